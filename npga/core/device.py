@@ -1,0 +1,44 @@
+"""The one place that knows about devices and seeds."""
+
+import random
+
+import numpy as np
+import torch
+
+from npga.core.errors import DeviceError
+
+
+def cuda_available() -> bool:
+    """Whether torch can use a CUDA device here."""
+    return torch.cuda.is_available()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device for ``auto``, ``cpu`` or ``cuda``; ours.
+
+    ``auto`` takes CUDA where it is there. Raises DeviceError for ``cuda`` without CUDA.
+    """
+    if name == "auto":
+        return torch.device("cuda" if cuda_available() else "cpu")
+    if name == "cuda" and not cuda_available():
+        raise DeviceError(
+            "device=cuda was asked for, but torch finds no CUDA device on this machine.",
+            "Use device=cpu (or auto), or install a CUDA build of torch and npga[cuda].",
+        )
+    if name not in ("cpu", "cuda"):
+        raise DeviceError(f"device={name} is not one of auto, cpu, cuda.", "Use device=auto.")
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  libraries that draw from the global state
+    torch.manual_seed(seed)
+
+
+def peak_memory_gb() -> float:
+    """The largest resident size of this process so far, in GB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2

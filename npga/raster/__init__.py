@@ -1,0 +1,16 @@
+"""Gaussians + cameras -> pictures. Knows nothing of avatars.
+
+``rasterize`` is the one door; behind it stand three back-ends with one meaning (``semantics.py``):
+
+    reference   pure torch, any precision and device; slow, readable, the twin of the tests
+    cpu         compiled (numba) kernels, any number of channels, bitwise repeatable
+    gsplat      CUDA kernels of the gsplat package (optional extra)
+
+Numba and gsplat are imported by the first picture that needs them. The compiled kernels are cached
+beside the source, or in the user's cache folder where the installation cannot be written to.
+"""
+
+from npga.raster.rasterize import contributions, rasterize
+from npga.raster.types import Backend, RenderedImages
+
+__all__ = ["Backend", "RenderedImages", "contributions", "rasterize"]

@@ -1,0 +1,1 @@
+"""Distillation: MonoNPHM's backward field (posed -> canonical) inverted into the forward prior F."""

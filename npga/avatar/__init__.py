@@ -1,5 +1,12 @@
 """The avatar: canonical Gaussians, F (forward prior), G (detail) and the screen-space refiner."""
 
+from npga.avatar.avatar import Avatar as Avatar
+from npga.avatar.avatar import AvatarSizes as AvatarSizes
+from npga.avatar.avatar import CanonicalPoints as CanonicalPoints
+from npga.avatar.avatar import ExpressionStats as ExpressionStats
+from npga.avatar.avatar import Posed as Posed
 from npga.avatar.forward import ForwardPrior as ForwardPrior
 from npga.avatar.forward import load_prior as load_prior
 from npga.avatar.forward import save_prior as save_prior
+from npga.avatar.store import load_avatar as load_avatar
+from npga.avatar.store import save_avatar as save_avatar

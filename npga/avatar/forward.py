@@ -76,7 +76,10 @@ class ForwardPrior(nn.Module):
     ) -> None:
         super().__init__()
         if depth < 2:
-            raise CheckpointError(f"a forward prior of depth {depth}", "give it 2 layers or more")
+            raise CheckpointError(
+                f"A forward prior of depth {depth} was asked for; 2 is the least.",
+                "Give it 2 layers or more.",
+            )
         self.sizes = {
             "expression_size": expression_size,
             "identity_size": identity_size,
@@ -210,8 +213,8 @@ def load_prior(path: str | Path, head_model_checksum: str | None = None) -> Forw
     found = meta["head_model_checksum"]
     if head_model_checksum is not None and found != head_model_checksum:
         raise CheckpointError(
-            f"{path} was distilled from head model {found}, not from {head_model_checksum}",
-            "run `npga distill` for the head model in use, or name the head model it came from",
+            f"{path} was distilled from head model {found}, not from {head_model_checksum}.",
+            "Run `npga distill` for the head model in use, or name the head model it came from.",
         )
     sizes = {name: int(size) for name, size in meta["sizes"].items()}
     prior = ForwardPrior(**sizes, head_model_checksum=found)
@@ -220,6 +223,6 @@ def load_prior(path: str | Path, head_model_checksum: str | None = None) -> Forw
     except RuntimeError as error:
         raise CheckpointError(
             f"{path} does not hold the weights its sizes ask for: {error}",
-            "write it again with `npga distill`",
+            "Write it again with `npga distill`.",
         ) from error
     return prior.eval()

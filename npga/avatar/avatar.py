@@ -1,0 +1,267 @@
+"""The avatar: canonical Gaussians, and what an expression and two poses make of them.
+
+    x_head  = x + a reach F(x, omega, z_exp) + G.centre          head space, 1 unit = 250 mm
+    q_head  = exp(G.rotation) q,   s_head = s + G.log_scale,   and so on for opacity and colour
+    x_world = a T_head x_head + (1 - a) T_torso x_head            `attachment.blend_poses`
+
+Letters: `n` Gaussians, `e` expression size, `i` identity size, `h` hyper coordinates omega,
+`f` latent features, `k` blended channels = 3 (sRGB) + screen features. `a` is the attachment
+(1 = head), `reach` a constant 0..1 that fades F out far from the surface it was distilled on.
+
+NPGA's parts with our sizes; attachment, reach and torso are ours.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from npga.avatar.attachment import TorsoFollow, blend_poses
+from npga.avatar.detail import Detail, Residuals
+from npga.avatar.forward import ForwardPrior
+from npga.avatar.refiner import Refiner
+from npga.core.gaussians import Gaussians
+from npga.core.rotations import quat_multiply
+from npga.core.similarity import Similarity
+
+
+@dataclass(frozen=True)
+class AvatarSizes:
+    """What must be known to build an avatar's networks."""
+
+    features: int = 12
+    """Latent numbers per Gaussian, the input of G."""
+    screen_features: int = 4
+    """How many of them are also drawn for the refiner."""
+    detail_width: int = 64
+    detail_depth: int = 2
+    detail_bands: int = 3
+    refiner_width: int = 16
+    neck: bool = True
+    """Whether G sees the head's rotation against the torso."""
+
+
+@dataclass(frozen=True)
+class CanonicalPoints:
+    """Where an avatar's Gaussians start; see `initial.py`."""
+
+    points: Float[Tensor, "n 3"]
+    """Canonical, head units."""
+    colors: Float[Tensor, "n 3"]
+    """sRGB."""
+    log_scales: Float[Tensor, "n 3"]
+    omega: Float[Tensor, "n h"]
+    reach: Float[Tensor, " n"]
+    attachment: Float[Tensor, " n"]
+    opacity: float = 0.3
+
+
+@dataclass(frozen=True)
+class ExpressionStats:
+    """The expressions that an avatar was trained on."""
+
+    mean: Float[Tensor, " e"]
+    lower: Float[Tensor, " e"]
+    upper: Float[Tensor, " e"]
+    neutral: Float[Tensor, " e"]
+
+    @staticmethod
+    def of(codes: Float[Tensor, "t e"], neutral: Float[Tensor, " e"]) -> "ExpressionStats":
+        """Mean and hull of the training codes."""
+        return ExpressionStats(codes.mean(0), codes.amin(0), codes.amax(0), neutral)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """One decoded frame: the Gaussians in the world and what moved them."""
+
+    gaussians: Gaussians
+    """World space; colours are [rgb, screen features]."""
+    prior_offset: Float[Tensor, "n 3"]
+    """a * reach * F in head units."""
+    residuals: Residuals
+    """G."""
+
+
+class Avatar(nn.Module):
+    """One person's avatar; see the module docstring. `prior` may be fine-tuned with the rest."""
+
+    ROWS = (
+        "means",
+        "quats",
+        "log_scales",
+        "logit_opacities",
+        "colors",
+        "features",
+        "omega",
+        "logit_attachment",
+    )
+    """Parameters with one row per Gaussian."""
+    CONSTANT_ROWS = ("reach",)
+    """Buffers with one row per Gaussian."""
+
+    def __init__(
+        self,
+        start: CanonicalPoints,
+        prior: ForwardPrior,
+        identity: Float[Tensor, " i"],
+        expressions: ExpressionStats,
+        rest: Similarity,
+        sizes: AvatarSizes | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = sizes or AvatarSizes()
+        n = len(start.points)
+        self.sizes = sizes
+        self.means = nn.Parameter(start.points.clone())
+        quats = torch.zeros(n, 4)
+        quats[:, 0] = 1.0
+        self.quats = nn.Parameter(quats)
+        self.log_scales = nn.Parameter(start.log_scales.clone())
+        self.logit_opacities = nn.Parameter(torch.full((n,), start.opacity).logit())
+        self.colors = nn.Parameter(start.colors.clone())
+        self.features = nn.Parameter(0.01 * torch.randn(n, sizes.features))
+        self.omega = nn.Parameter(start.omega.clone())
+        self.logit_attachment = nn.Parameter(start.attachment.logit())
+        self.register_buffer("reach", start.reach.clone())
+
+        self.prior = prior
+        condition_size = prior.expression_size + (3 if sizes.neck else 0)
+        self.detail = Detail(
+            sizes.features,
+            condition_size,
+            width=sizes.detail_width,
+            depth=sizes.detail_depth,
+            bands=sizes.detail_bands,
+        )
+        self.refiner = Refiner(sizes.screen_features, sizes.refiner_width)
+        self.torso = TorsoFollow(rest)
+        self.register_buffer("identity", identity.clone())
+        self.register_buffer("neck_lower", torch.full((3,), -0.3))
+        self.register_buffer("neck_upper", torch.full((3,), 0.3))
+        for name in ("mean", "lower", "upper", "neutral"):
+            self.register_buffer(f"expression_{name}", getattr(expressions, name).clone())
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def expressions(self) -> ExpressionStats:
+        """Mean, hull and neutral of the training expressions."""
+        return ExpressionStats(
+            self.expression_mean,
+            self.expression_lower,
+            self.expression_upper,
+            self.expression_neutral,
+        )
+
+    @property
+    def attachment(self) -> Float[Tensor, " n"]:
+        """a, 1 = moves with the head, 0 = with the torso."""
+        return self.logit_attachment.sigmoid()
+
+    def clamp_to_hull(self, z_exp: Float[Tensor, "*t e"]) -> Float[Tensor, "*t e"]:
+        """Codes brought inside the box of the training codes."""
+        return torch.minimum(torch.maximum(z_exp, self.expression_lower), self.expression_upper)
+
+    def detail_condition(
+        self, z_exp: Float[Tensor, " e"], world_from_head: Similarity, rest: Similarity | None
+    ) -> Float[Tensor, " c"]:
+        """What G is conditioned on: the code inside the hull, in units of its range, and the neck.
+
+        Numbers that never moved in training have no say. The neck's angles are kept inside those
+        of training too.
+        """
+        span = (self.expression_upper - self.expression_lower).clamp(min=0.2)
+        moved = (self.clamp_to_hull(z_exp) - self.expression_neutral) / span
+        if not self.sizes.neck:
+            return moved
+        neck = self.torso.head_motion(world_from_head, rest)[:3]
+        neck = torch.minimum(torch.maximum(neck, self.neck_lower), self.neck_upper)
+        return torch.cat([moved, 2.0 * neck])
+
+    @torch.no_grad()
+    def observe_necks(self, necks: Float[Tensor, "t 3"]) -> None:
+        """Set the hull of the head's rotation vectors against the torso at rest (training)."""
+        self.neck_lower.copy_(necks.amin(0))
+        self.neck_upper.copy_(necks.amax(0))
+
+    def decode(
+        self,
+        z_exp: Float[Tensor, " e"],
+        world_from_head: Similarity,
+        world_from_torso: Similarity | None = None,
+        *,
+        learn_prior: bool = True,
+    ) -> Posed:
+        """The Gaussians in the world under one code and one head pose.
+
+        `world_from_torso` is the torso's rest pose in this take (its mean head pose will do); the
+        avatar's own where it is not given. What the torso learned to follow of the head comes on
+        top. With `learn_prior` false no gradient passes through F (which saves its backward pass;
+        the positions still learn through the identity part of x + F(x)).
+        """
+        condition = self.detail_condition(z_exp, world_from_head, world_from_torso)
+        attachment = self.attachment
+        with torch.set_grad_enabled(learn_prior and torch.is_grad_enabled()):
+            offset = self.prior(
+                self.means[None], self.omega[None], z_exp[None], self.identity[None]
+            )[0]
+        offset = offset * (attachment * self.reach)[:, None]
+        residuals = self.detail(
+            self.features, self.means, condition
+        )
+        turn = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)
+        means, quats, log_scales = blend_poses(
+            self.means + offset + residuals.centre,
+            quat_multiply(turn, self.quats),
+            self.log_scales + residuals.log_scale,
+            attachment,
+            world_from_head,
+            self.torso(world_from_head, world_from_torso),
+        )
+        drawn = self.features[:, : self.sizes.screen_features]
+        gaussians = Gaussians(
+            means=means,
+            quats=quats,
+            log_scales=log_scales,
+            logit_opacities=self.logit_opacities + residuals.logit_opacity,
+            colors=torch.cat([self.colors + residuals.color, drawn], dim=-1),
+        )
+        return Posed(gaussians, offset, residuals)
+
+    def pose(
+        self,
+        z_exp: Float[Tensor, " e"],
+        world_from_head: Similarity,
+        world_from_torso: Similarity | None = None,
+        *,
+        with_features: bool = True,
+    ) -> Gaussians:
+        """`decode`'s Gaussians; without features the colours are the three of sRGB."""
+        gaussians = self.decode(z_exp, world_from_head, world_from_torso).gaussians
+        if with_features:
+            return gaussians
+        return Gaussians(
+            gaussians.means,
+            gaussians.quats,
+            gaussians.log_scales,
+            gaussians.logit_opacities,
+            gaussians.colors[:, :3],
+        )
+
+    def background(self, rgb: float = 1.0) -> Float[Tensor, " k"]:
+        """A grey background for `pose`'s channels; its features are 0."""
+        channels = 3 + self.sizes.screen_features
+        values = torch.zeros(channels, device=self.means.device)
+        values[:3] = rgb
+        return values
+
+    def refine(
+        self, image: Float[Tensor, "c h w k"], alpha: Float[Tensor, "c h w"]
+    ) -> Float[Tensor, "c h w 3"]:
+        """The refiner's picture from a rendering with features."""
+        return self.refiner(image, alpha)
+
+

@@ -6,9 +6,21 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-hook = install_import_hook(["npga", "nphm_tracking"], "beartype.beartype")
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+def checkable_modules() -> list[str]:
+    """Every module but those that numba compiles (it cannot compile a decorated function)."""
+    files = [f for package in ("npga", "nphm_tracking") for f in (ROOT / package).rglob("*.py")]
+    return [
+        ".".join(f.relative_to(ROOT).with_suffix("").parts)
+        for f in files
+        if f.name != "__init__.py" and "njit" not in f.read_text()
+    ]
+
+
+hook = install_import_hook(checkable_modules(), "typecheck.checked")
 
 
 def pytest_configure(config: pytest.Config) -> None:

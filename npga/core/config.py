@@ -57,7 +57,7 @@ def compose_config(schema: type[Schema], name: str, overrides: list[str]) -> Sch
         return OmegaConf.to_object(composed)  # pyright: ignore[reportReturnType]
     except ConfigError:
         raise
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
         raise _explained(error, schema, name, overrides) from None
 
 

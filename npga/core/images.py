@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-ImageArray = UInt8[np.ndarray, "h w 3"]
+ImageArray = UInt8[np.ndarray, "_ _ 3"]
 
 
 def to_uint8(image: Float[Tensor, "h w 3"]) -> ImageArray:

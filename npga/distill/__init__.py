@@ -1,1 +1,1 @@
-"""Distillation: MonoNPHM's backward field (posed -> canonical) inverted into the forward prior F."""
+"""Distillation: the backward field (posed -> canonical) inverted into the forward prior F."""

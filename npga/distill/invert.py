@@ -1,6 +1,6 @@
 """Invert a backward field point by point: Newton, Broyden, fixed point.
 
-B : posed point x -> canonical point B(x) = x + offset(x), three coordinates, one person and expression
+B : posed point x -> canonical point B(x) = x + offset(x), for one person and expression
 y : the canonical point that is wanted;  r(x) = B(x) - y  the residual, in head units (1 = 250 mm)
 J : dB/dx, 3x3 per point;  H : Broyden's running estimate of its inverse
 
@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Field = Callable[[Float[Tensor, "m 3"]], Float[Tensor, "m 3"]]
-"""Posed points to canonical points; each row depends on its own row only."""
+Field = Callable[[Tensor], Tensor]
+"""Posed points [m 3] to canonical points [m 3]; each row depends on its own row only."""
 
 TOLERANCE = 5e-5
 """Converged below this residual, head units (12.5 micrometres; MonoNPHM's own threshold)."""
@@ -42,16 +42,16 @@ class Inversion:
 
 
 def field_jacobian(
-    field: Field, points: Float[Tensor, "m 3"]
-) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m 3 3"]]:
+    field: Field, points: Float[Tensor, "*m 3"]
+) -> tuple[Float[Tensor, "*m 3"], Float[Tensor, "*m 3 3"]]:
     """Value and Jacobian of a field at each point, by three reverse passes; both detached."""
     with torch.enable_grad():
         x = points.detach().requires_grad_(True)
         value = field(x)
         rows = [
-            torch.autograd.grad(value[:, k].sum(), x, retain_graph=k < 2)[0] for k in range(3)
+            torch.autograd.grad(value[..., k].sum(), x, retain_graph=k < 2)[0] for k in range(3)
         ]
-    return value.detach(), torch.stack(rows, dim=1)
+    return value.detach(), torch.stack(rows, dim=-2)
 
 
 class _Progress:

@@ -40,7 +40,7 @@ class Schedule:
     batch_codes: int = 32
     rest_points: int = 96
     """Rest points per code for the cycle."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     warmup: int = 50
 
     def rate(self, step: int) -> float:

@@ -140,7 +140,7 @@ def carried(
 def jitter(
     posed: Float[Tensor, "k m 3"], lips: Tensor, generator: torch.Generator
 ) -> tuple[Float[Tensor, "k m 3"], Float[Tensor, "k m"]]:
-    """Points around `posed` with their weights; some lip points go into the mouth, some to a box."""
+    """Points around `posed` with their weights: some go into the mouth, some fill a box."""
     shape, device = posed.shape[:2], posed.device
     shares = torch.tensor([share for share, _ in JITTER])
     sigmas = torch.tensor([sigma for _, sigma in JITTER])

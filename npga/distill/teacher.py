@@ -10,7 +10,7 @@ prior, a published MonoNPHM, or the analytic fields of the tests.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,7 @@ class Region(IntEnum):
     lids = 2
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """A frozen backward field; `nphm_tracking.HeadModel` is one."""
 

@@ -35,20 +35,21 @@ SHORT = loop.Schedule(
 def test_distilled_field_inverts_the_analytic_one(teacher, sampler, subjects):
     forward, optimizer = fresh(sampler)
     schedule = loop.Schedule(
-        steps=500, round_steps=100, pool_codes=128, pool_points=64, batch_codes=16, rest_points=32
+        steps=400, round_steps=100, pool_codes=128, pool_points=64, batch_codes=16, rest_points=32
     )
-    loop.distill(forward, sampler, Terms(), schedule, optimizer, seed=1)
+    loop.distill(forward, sampler, Terms(fold=0.0), schedule, optimizer, seed=1)
     generator = torch.Generator().manual_seed(99)
-    z_exp = sampler.expressions.draw(3, generator, margin=0.0)
-    with torch.no_grad():
-        posed = sampler.rest_x + forward(
-            sampler.rest_x, sampler.rest_omega, z_exp, subjects.identity
-        )
-    truth = teacher.forward_map(subjects.surface, subjects.identity, z_exp)
-    moved_mm = 250 * (truth - subjects.surface).norm(dim=-1).mean()
-    error_mm = 250 * (posed - truth).norm(dim=-1).mean()
-    assert moved_mm > 2.0
-    assert error_mm < 0.5, f"{error_mm:.3f} mm left of {moved_mm:.1f} mm"
+    errors, moves = [], []
+    for _ in range(20):
+        z_exp = sampler.expressions.draw(3, generator, margin=0.0)
+        truth = teacher.forward_map(subjects.surface, subjects.identity, z_exp)
+        with torch.no_grad():
+            offset = forward(sampler.rest_x, sampler.rest_omega, z_exp, subjects.identity)
+        errors.append(250 * (sampler.rest_x + offset - truth).norm(dim=-1).mean())
+        moves.append(250 * (truth - subjects.surface).norm(dim=-1).mean())
+    error_mm, moved_mm = float(sum(errors) / 20), float(sum(moves) / 20)
+    assert moved_mm > 5.0
+    assert error_mm < 0.7, f"{error_mm:.3f} mm left of {moved_mm:.1f} mm"  # measured: 0.48
 
 
 def test_resumed_run_equals_the_uninterrupted_one(sampler, tmp_path):

@@ -85,9 +85,7 @@ class _Progress:
     def result(self) -> Inversion:
         """Everything found so far."""
         converged = self.residual < self.tolerance
-        return Inversion(
-            self.points, self.residual, converged, self.iterations, self.evaluations
-        )
+        return Inversion(self.points, self.residual, converged, self.iterations, self.evaluations)
 
 
 def _solve3(jacobian: Tensor, right: Tensor) -> Tensor:

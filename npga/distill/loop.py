@@ -127,9 +127,7 @@ def save_state(
     tensors = {f"forward.{name}": value for name, value in forward.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors.update({f"adam.{index}.{name}": value for name, value in moments.items()})
-    save_tensors(
-        path, tensors, format=STATE_FORMAT, version=STATE_VERSION, meta={"step": step}
-    )
+    save_tensors(path, tensors, format=STATE_FORMAT, version=STATE_VERSION, meta={"step": step})
 
 
 def load_state(path: Path, forward: ForwardPrior, optimizer: torch.optim.Optimizer) -> int:

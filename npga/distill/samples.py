@@ -195,15 +195,11 @@ class Sampler:
         identity = self.subjects.identity[subject]
         return Pairs(identity, z_exp, subject, x, omega, offset, weight)
 
-    def batch(
-        self, pool: Pairs, codes: int, rest_points: int, generator: torch.Generator
-    ) -> Batch:
+    def batch(self, pool: Pairs, codes: int, rest_points: int, generator: torch.Generator) -> Batch:
         """Some codes of a pool, with fresh rest points of the same people."""
         device = pool.x.device
         chosen = torch.randperm(len(pool), generator=generator)[:codes].to(device)
-        pairs = Pairs(
-            *(getattr(pool, name)[chosen] for name in Pairs.__dataclass_fields__)
-        )
+        pairs = Pairs(*(getattr(pool, name)[chosen] for name in Pairs.__dataclass_fields__))
         rows = draw_rows(self.subjects, pairs.subject, rest_points, generator).to(device)
         x = take(self.rest_x, pairs.subject, rows)
         omega = take(self.rest_omega, pairs.subject, rows)

@@ -59,9 +59,7 @@ class Subjects:
 
     def to(self, device: torch.device) -> "Subjects":
         """On another device."""
-        return Subjects(
-            self.identity.to(device), self.surface.to(device), self.region.to(device)
-        )
+        return Subjects(self.identity.to(device), self.surface.to(device), self.region.to(device))
 
 
 def backward(

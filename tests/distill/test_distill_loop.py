@@ -14,9 +14,7 @@ from npga.distill.terms import Terms
 def sampler(teacher, subjects):
     rest_x, rest_omega = rest_points(teacher, subjects, torch.zeros(3))
     one = torch.ones(3)
-    expressions = samples.Expressions(
-        0 * one, 0.5 * one, -one, one, 0 * one, torch.empty(0, 3)
-    )
+    expressions = samples.Expressions(0 * one, 0.5 * one, -one, one, 0 * one, torch.empty(0, 3))
     return samples.Sampler(teacher, subjects, expressions, rest_x, rest_omega)
 
 

@@ -1,0 +1,140 @@
+"""How good F is, in millimetres: on people and expressions it was not trained on.
+
+residual    |B3(x + F(x, omega)) - x| on the canonical surface, omega of the rest pose
+agreement   |x + F - Broyden(x)| where Broyden converges (start x, as MonoNPHM does)
+fold-over   share of surface points with det(I + dF/dx) <= 0
+speed       Broyden's time over F's, same points, same machine, same threads
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from npga.avatar.forward import ForwardPrior
+from npga.core import MM_PER_UNIT
+from npga.distill.invert import broyden
+from npga.distill.samples import Sampler
+from npga.distill.teacher import Region, backward
+from npga.distill.terms import cycle_residual, forward_determinant
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The figures of one F."""
+
+    residual_mean_mm: float
+    residual_p95_mm: float
+    lips_mean_mm: float
+    lids_mean_mm: float
+    lips_lids_mean_mm: float
+    rest_mean_mm: float
+    motion_mean_mm: float
+    """How far the points move at all: what a field that answers 0 would leave."""
+    agreement_mean_mm: float
+    broyden_converged_percent: float
+    fold_over_percent: float
+    speedup_vs_broyden: float
+    forward_points_per_second: float
+    people: int
+    codes: int
+    points: int
+    """Surface points per code."""
+
+
+@dataclass(frozen=True)
+class _Code:
+    """The surface of one person under one expression; a batch of one."""
+
+    x: Float[Tensor, "1 v 3"]
+    omega: Float[Tensor, "1 v h"]
+    z_exp: Float[Tensor, "1 e"]
+    identity: Float[Tensor, "1 i"]
+    region: Tensor
+
+
+def held_out_codes(sampler: Sampler, codes: int, seed: int) -> list[_Code]:
+    """`codes` random expressions in range, person after person."""
+    generator = torch.Generator().manual_seed(seed)
+    z_exp = sampler.expressions.draw(codes, generator, margin=0.0).to(sampler.rest_x.device)
+    who = [index % len(sampler.subjects) for index in range(codes)]
+    return [
+        _Code(
+            sampler.rest_x[[s]],
+            sampler.rest_omega[[s]],
+            z_exp[[k]],
+            sampler.subjects.identity[[s]],
+            sampler.subjects.region[s],
+        )
+        for k, s in enumerate(who)
+    ]
+
+
+@torch.no_grad()
+def compare_with_broyden(
+    forward: ForwardPrior, sampler: Sampler, codes: list[_Code], points: int
+) -> tuple[Float[Tensor, "k"], float, float, float]:
+    """(distances in mm where Broyden converged, share converged, seconds Broyden, seconds F)."""
+    distances, total, slow, fast = [], 0, 0.0, 0.0
+    forward(codes[0].x, codes[0].omega, codes[0].z_exp, codes[0].identity)
+    for code in codes:
+        stride = max(1, code.x.shape[1] // points)
+        x, omega = code.x[:, ::stride], code.omega[:, ::stride]
+
+        def field(at: Tensor, code: _Code = code) -> Tensor:
+            return backward(sampler.teacher, at[None], code.identity, code.z_exp)[0][0]
+
+        began = time.perf_counter()
+        found = broyden(field, x[0])
+        middle = time.perf_counter()
+        posed = x + forward(x, omega, code.z_exp, code.identity)
+        fast += time.perf_counter() - middle
+        slow += middle - began
+        total += x.shape[1]
+        distance = MM_PER_UNIT * (posed[0] - found.points).norm(dim=-1)
+        distances.append(distance[found.converged])
+    joined = torch.cat(distances)
+    return joined, len(joined) / max(1, total), slow, fast
+
+
+@torch.no_grad()
+def judge(
+    forward: ForwardPrior, sampler: Sampler, *, codes: int, points: int, seed: int
+) -> Judgement:
+    """Every figure of F on `sampler`'s people; `points` per code go to Broyden."""
+    problems = held_out_codes(sampler, codes, seed)
+    residuals, regions, motions, folds = [], [], [], []
+    for code in problems:
+        asked = (code.x, code.omega, code.z_exp, code.identity)
+        residual = cycle_residual(forward, sampler.teacher, *asked)[0]
+        residuals.append(MM_PER_UNIT * residual.norm(dim=-1))
+        motions.append(MM_PER_UNIT * forward(*asked)[0].norm(dim=-1))
+        folds.append(forward_determinant(forward, *asked)[0] <= 0)
+        regions.append(code.region)
+    residual, region = torch.cat(residuals), torch.cat(regions)
+    agreement, share, slow, fast = compare_with_broyden(forward, sampler, problems, points)
+
+    def mean(values: Tensor) -> float:
+        return round(float(values.mean()), 4) if len(values) else 0.0
+
+    lips, lids = region == int(Region.lips), region == int(Region.lids)
+    asked_points = len(agreement) / max(share, 1e-9)
+    return Judgement(
+        residual_mean_mm=mean(residual),
+        residual_p95_mm=round(float(residual.quantile(0.95)), 4),
+        lips_mean_mm=mean(residual[lips]),
+        lids_mean_mm=mean(residual[lids]),
+        lips_lids_mean_mm=mean(residual[lips | lids]),
+        rest_mean_mm=mean(residual[~(lips | lids)]),
+        motion_mean_mm=mean(torch.cat(motions)),
+        agreement_mean_mm=mean(agreement),
+        broyden_converged_percent=round(100 * share, 2),
+        fold_over_percent=round(100 * float(torch.cat(folds).float().mean()), 4),
+        speedup_vs_broyden=round(slow / max(fast, 1e-9), 1),
+        forward_points_per_second=round(asked_points / max(fast, 1e-9)),
+        people=len(sampler.subjects),
+        codes=codes,
+        points=problems[0].x.shape[1],
+    )

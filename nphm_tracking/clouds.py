@@ -1,0 +1,171 @@
+"""Surface points of every frame: cleaned clouds of the capture, or sparse points by pycolmap.
+
+Cleaning: a point whose k-th neighbour is far, compared with the cloud's median, is an outlier.
+Cropping works in head space, given a first alignment: points inside a box around the mean head's
+landmarks, so that torso and most of the hair go.
+"""
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from npga.capture.types import PointCloud
+from npga.core.cameras import Cameras
+from npga.core.errors import TrackError
+from npga.core.graph import knn
+
+FACE_REACH_UNITS = 0.14
+"""A point this near to a landmark (35 mm) belongs to the face."""
+
+
+def clean_cloud(cloud: PointCloud, neighbours: int = 8, factor: float = 3.0) -> PointCloud:
+    """Without non-finite points and without points whose neighbourhood is `factor` times too thin."""
+    finite = cloud.points.isfinite().all(1)
+    cloud = select_points(cloud, finite)
+    if len(cloud) <= neighbours:
+        return cloud
+    _, distance = knn(cloud.points, neighbours)
+    reach = distance[:, -1]
+    return select_points(cloud, reach <= factor * reach.median())
+
+
+def select_points(cloud: PointCloud, rows: Bool[Tensor, "n"] | Tensor) -> PointCloud:
+    """The points of a mask or index."""
+    return PointCloud(cloud.points[rows], cloud.normals[rows], cloud.colors[rows])
+
+
+def face_rows(
+    points_head: Float[Tensor, "n 3"], landmarks: Float[Tensor, "l 3"]
+) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
+    """Which points belong to the face, and which at least to the head's front half.
+
+    `landmarks` are the mean head's canonical ones. Face: within FACE_REACH_UNITS of a landmark.
+    Head: in the landmarks' box widened by 0.25 units, not below the chin by more than 0.08, not
+    behind the ears.
+    """
+    distance = torch.cdist(points_head, landmarks).amin(1)
+    low, high = landmarks.amin(0), landmarks.amax(0)
+    low = low - torch.tensor([0.25, 0.08, 0.35]).to(low)
+    high = high + torch.tensor([0.25, 0.15, 0.15]).to(high)
+    inside = ((points_head > low) & (points_head < high)).all(1)
+    return (distance < FACE_REACH_UNITS) & inside, inside
+
+
+def draw_points(face: Bool[Tensor, "n"], head: Bool[Tensor, "n"], count: int, seed: int) -> Tensor:
+    """Up to `count` rows: face points first, a sixth from the rest of the head."""
+    generator = torch.Generator().manual_seed(seed)
+    inner, outer = torch.nonzero(face).flatten(), torch.nonzero(head & ~face).flatten()
+    inner = inner[torch.randperm(len(inner), generator=generator)]
+    outer = outer[torch.randperm(len(outer), generator=generator)]
+    spare = min(len(outer), max(count // 6, count - len(inner)))
+    return torch.cat([inner[: count - spare], outer[:spare]])
+
+
+def reconstruct_cloud(
+    images: UInt8[Tensor, "c h w 3"],
+    cameras: Cameras,
+    mattes: UInt8[Tensor, "c h w"] | None = None,
+    *,
+    error_max_px: float = 2.0,
+) -> PointCloud:
+    """A sparse cloud by pycolmap: SIFT, exhaustive matching, triangulation with the known cameras.
+
+    Pictures and cameras must have one size. Points seen outside the mattes go. Normals are zero
+    (sparse points have none). Raises TrackError without pycolmap, or where nothing was matched.
+    """
+    try:
+        pycolmap: Any = importlib.import_module("pycolmap")
+    except ImportError as error:
+        raise TrackError(
+            f"Points from pictures need pycolmap: {error}.",
+            "pip install 'npga[tracking]', or use a capture that brings point clouds.",
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        return _reconstruct(pycolmap, Path(folder), images, cameras, mattes, error_max_px)
+
+
+def _reconstruct(
+    pycolmap: Any,  # noqa: ANN401  the lazily imported module
+    folder: Path,
+    images: Tensor,
+    cameras: Cameras,
+    mattes: Tensor | None,
+    error_max_px: float,
+) -> PointCloud:
+    pictures = folder / "images"
+    pictures.mkdir()
+    names = [f"{index:03d}.png" for index in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        Image.fromarray(image.numpy()).save(pictures / name)
+    database = folder / "database.db"
+    pycolmap.logging.minloglevel = 3
+    options = pycolmap.FeatureExtractionOptions()
+    options.num_threads = 1
+    options.sift.peak_threshold = 0.002
+    options.sift.max_num_features = 6000
+    pycolmap.extract_features(
+        database, pictures, camera_mode=pycolmap.CameraMode.PER_IMAGE, extraction_options=options
+    )
+    known = _known_reconstruction(pycolmap, database, names, cameras)
+    pycolmap.match_exhaustive(database)
+    found = pycolmap.triangulate_points(known, database, pictures, folder / "out")
+    points = [
+        p for p in found.points3D.values() if p.error <= error_max_px and p.track.length() >= 2
+    ]
+    if not points:
+        raise TrackError(
+            f"pycolmap triangulated no point from {len(names)} pictures of {cameras.width} x "
+            f"{cameras.height}.",
+            "Use larger pictures, more cameras, or a capture that brings point clouds.",
+        )
+    xyz = torch.from_numpy(np.stack([p.xyz for p in points])).float()
+    rgb = torch.from_numpy(np.stack([p.color for p in points])).float() / 255
+    cloud = PointCloud(xyz, torch.zeros_like(xyz), rgb)
+    return cloud if mattes is None else select_points(cloud, inside_mattes(xyz, cameras, mattes))
+
+
+def _known_reconstruction(
+    pycolmap: Any,  # noqa: ANN401  the lazily imported module
+    database: Path,
+    names: list[str],
+    cameras: Cameras,
+) -> Any:  # noqa: ANN401  pycolmap.Reconstruction
+    """Cameras and poses as pycolmap wants them, under the database's own numbers."""
+    known = pycolmap.Reconstruction()
+    with pycolmap.Database.open(database) as table:
+        rows = {image.name: image for image in table.read_all_images()}
+        for index, name in enumerate(names):
+            row, K = rows[name], cameras.K[index].double().numpy()
+            camera = pycolmap.Camera(
+                camera_id=row.camera_id,
+                model="PINHOLE",
+                width=cameras.width,
+                height=cameras.height,
+                params=[K[0, 0], K[1, 1], K[0, 2], K[1, 2]],
+            )
+            table.update_camera(camera)
+            known.add_camera_with_trivial_rig(camera)
+            pose = pycolmap.Rigid3d(cameras.cam_from_world[index, :3].double().numpy())
+            image = pycolmap.Image(name=name, camera_id=row.camera_id, image_id=row.image_id)
+            known.add_image_with_trivial_frame(image, pose)
+    return known
+
+
+def inside_mattes(
+    points: Float[Tensor, "n 3"], cameras: Cameras, mattes: UInt8[Tensor, "c h w"]
+) -> Bool[Tensor, "n"]:
+    """Points that fall outside the matte of no camera that has them in its picture."""
+    pixels, depth = cameras.to(points.dtype).project(points)
+    column, row = pixels[..., 0].floor().long(), pixels[..., 1].floor().long()
+    height, width = mattes.shape[1:]
+    seen = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    index = torch.arange(len(mattes))[:, None].expand_as(column)
+    value = mattes[index, row.clamp(0, height - 1), column.clamp(0, width - 1)]
+    return ~(seen & (value < 128)).any(0)

@@ -1,0 +1,274 @@
+"""What the capture shows of every frame, in the form the solver wants.
+
+Per sequence: landmarks (precomputed or detected, then triangulated), a first pose of every frame,
+and a fixed number of surface points near the face. Observations are cached in the working folder,
+so that a resumed run does not decode anything twice.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from npga.capture.types import Capture, PointCloud
+from npga.core.cameras import Cameras
+from npga.core.errors import CaptureError, TrackError
+from npga.core.progress import bar, say
+from npga.core.similarity import Similarity
+from nphm_tracking.align import align_cloud, align_landmarks
+from nphm_tracking.clouds import clean_cloud, draw_points, face_rows, reconstruct_cloud
+from nphm_tracking.config import CloudSource, LandmarkSource, TrackConfig
+from nphm_tracking.landmarks import (
+    DETAIL_IDS,
+    LandmarkDetector,
+    Landmarks3D,
+    MediaPipeDetector,
+    detect_landmarks,
+    frontal_cameras,
+    triangulate,
+)
+from nphm_tracking.solve import FrameData
+
+DETECTION_WIDTH = 550
+"""Pictures are shrunk to this width for detection: a quarter of NeRSemble's."""
+HEAD_WEIGHT = 0.3
+"""Weight of points outside the face (ears, hair line, below the jaw) against 1 for face points."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One sequence."""
+
+    name: str
+    fps: float
+    frames: Int[Tensor, "t"]
+    data: FrameData
+    start: Similarity
+    """world_from_head of every frame, before solving."""
+    enough: Bool[Tensor, "t"]
+    """Enough face points to be tracked."""
+
+
+@dataclass(frozen=True)
+class MeanHead:
+    """The model's average head, for first poses and cropping."""
+
+    landmarks: Float[Tensor, "l 3"]
+    """Canonical, in the detector's order; empty where the model knows none."""
+    vertices: Float[Tensor, "v 3"]
+
+
+def frames_of(capture: Capture, name: str, config: TrackConfig) -> list[int]:
+    """The frame numbers to track."""
+    info = capture.sequence(name)
+    return list(range(0, info.frame_count, config.every))[: config.frames_max]
+
+
+def landmark_source(
+    capture: Capture, names: list[str], mean: MeanHead, config: TrackConfig
+) -> LandmarkSource:
+    """What `auto` means here; raises TrackError where what was asked for is absent."""
+    if not len(mean.landmarks):
+        if config.landmarks in (LandmarkSource.capture, LandmarkSource.mediapipe):
+            raise TrackError(
+                "The head model knows no landmarks (published checkpoints have none).",
+                "Give landmarks=none, or track with the open prior.",
+            )
+        return LandmarkSource.none
+    missing = [name for name in names if capture.landmarks(name) is None]
+    if config.landmarks is LandmarkSource.capture and missing:
+        raise TrackError(
+            f"The capture has no precomputed landmarks for {', '.join(missing)}.",
+            "Give landmarks=mediapipe to detect them, or landmarks=none.",
+        )
+    if config.landmarks is not LandmarkSource.auto:
+        return config.landmarks
+    if not missing:
+        return LandmarkSource.capture
+    if find_spec("mediapipe") is not None:
+        return LandmarkSource.mediapipe
+    say("track: no landmarks (mediapipe is not installed: pip install 'npga[tracking]'); lids and")
+    say("       lips will follow the point clouds only")
+    return LandmarkSource.none
+
+
+def gather_landmarks(
+    capture: Capture, names: list[str], source: LandmarkSource, mean: MeanHead, config: TrackConfig
+) -> dict[str, Landmarks3D]:
+    """Triangulated landmarks of every sequence, as many as the model knows."""
+    found: dict[str, Landmarks3D] = {}
+    detector: LandmarkDetector | None = None
+    if source is LandmarkSource.mediapipe:
+        detector = MediaPipeDetector()
+    with bar(f"landmarks ({source.value})", len(names)) as shown:
+        for name in names:
+            frames = frames_of(capture, name, config)
+            pixels, confidence, cameras = (
+                _stored_pixels(capture, name, frames)
+                if detector is None
+                else _detected_pixels(capture, name, frames, detector, config)
+            )
+            count = len(mean.landmarks)
+            if count > pixels.shape[2]:
+                raise TrackError(
+                    f"Sequence {name} has {pixels.shape[2]} landmarks, but the head model knows "
+                    f"{count}.",
+                    "Landmarks must be in MediaPipe's order of 478.",
+                )
+            found[name] = triangulate(
+                pixels[:, :, :count],
+                confidence[:, :, :count],
+                cameras,
+                error_max_px=config.landmark_error_px * cameras.width,
+            )
+            shown.update()
+    return found
+
+
+def _detected_pixels(
+    capture: Capture, name: str, frames: list[int], detector: LandmarkDetector, config: TrackConfig
+) -> tuple[Tensor, Tensor, Cameras]:
+    info = capture.sequence(name)
+    width = min(info.width, DETECTION_WIDTH)
+    height = round(info.height * width / info.width)
+    serials = frontal_cameras(capture.cameras(info.serials), config.cameras_for_landmarks)
+    views = capture.views(name, frames, serials, width, height, config.cache)
+    pixels, confidence = detect_landmarks(views.images, detector)
+    return pixels, confidence, views.cameras
+
+
+def _stored_pixels(
+    capture: Capture, name: str, frames: list[int]
+) -> tuple[Tensor, Tensor, Cameras]:
+    stored = capture.landmarks(name)
+    if stored is None:
+        raise TrackError(f"Sequence {name} has no precomputed landmarks.", "Use landmarks=none.")
+    place = {frame: row for row, frame in enumerate(stored.frames)}
+    rows = torch.tensor([place.get(frame, -1) for frame in frames])
+    confidence = stored.confidence[rows] * (rows >= 0)[:, None, None]
+    cameras = capture.cameras(stored.serials, stored.width, stored.height)
+    return stored.points[rows], confidence, cameras
+
+
+def first_poses(
+    capture: Capture,
+    names: list[str],
+    landmarks: dict[str, Landmarks3D],
+    mean: MeanHead,
+    config: TrackConfig,
+) -> dict[str, Similarity]:
+    """world_from_head of every frame, with one scale for the person."""
+    if landmarks:
+        points = torch.cat([landmarks[name].points for name in names])
+        valid = torch.cat([landmarks[name].valid for name in names]).float()
+        poses, _ = align_landmarks(points, valid, mean.landmarks)
+        counts = [len(landmarks[name].points) for name in names]
+        starts = [sum(counts[:i]) for i in range(len(counts))]
+        return {n: poses[s : s + c] for n, s, c in zip(names, starts, counts, strict=True)}
+    result = {}
+    cameras = capture.cameras()
+    for name in names:
+        frames = frames_of(capture, name, config)
+        cloud = clean_cloud(frame_cloud(capture, name, frames[0], config))
+        result[name] = Similarity.stack(
+            [align_cloud(cloud.points, mean.vertices, cameras)] * len(frames)
+        )
+    scale = torch.stack([pose.scale[0] for pose in result.values()]).median()
+    return {
+        name: Similarity(scale.expand(len(p)), p.rotation, p.translation)
+        for name, p in result.items()
+    }
+
+
+def observe_sequence(
+    capture: Capture,
+    name: str,
+    landmarks: Landmarks3D | None,
+    start: Similarity,
+    mean: MeanHead,
+    config: TrackConfig,
+) -> Observed:
+    """Landmarks and the face's surface points of every frame."""
+    frames = frames_of(capture, name, config)
+    count = max(stage.points for stage in config.stages)
+    points, normals = torch.zeros(2, len(frames), count, 3)
+    weight = torch.zeros(len(frames), count)
+    enough = torch.zeros(len(frames), dtype=torch.bool)
+    for row, frame in enumerate(frames):
+        try:
+            cloud = clean_cloud(frame_cloud(capture, name, frame, config))
+        except CaptureError as error:
+            say(f"track: {name} frame {frame} has no usable cloud ({error.what})")
+            continue
+        local = start[row].inverse().apply(cloud.points)
+        reference = mean.landmarks if len(mean.landmarks) else mean.vertices
+        face, head = face_rows(local, reference)
+        rows = draw_points(face, head, count, config.seed + frame)
+        used = len(rows)
+        points[row, :used], normals[row, :used] = cloud.points[rows], cloud.normals[rows]
+        weight[row, :used] = torch.where(face[rows], 1.0, HEAD_WEIGHT)
+        enough[row] = int(face.sum()) >= config.points_min
+    if landmarks is None:
+        seen = torch.zeros(len(frames), 0, 3), torch.zeros(len(frames), 0)
+    else:
+        importance = landmark_weights(len(mean.landmarks), config)
+        seen = landmarks.points, landmarks.valid.float() * importance
+    together = (enough[1:] & enough[:-1]).float()
+    data = FrameData(
+        points, normals, weight * enough[:, None], *seen, together, torch.ones(len(frames))
+    )
+    fps = capture.sequence(name).fps
+    return Observed(name, fps, torch.tensor(frames), data, start, enough)
+
+
+def landmark_weights(count: int, config: TrackConfig) -> Float[Tensor, "l"]:
+    """1, and more for lips and lids, which clouds show badly."""
+    detail = max(stage.detail_weight for stage in config.stages)
+    return torch.tensor([detail if index in DETAIL_IDS else 1.0 for index in range(count)])
+
+
+def frame_cloud(capture: Capture, name: str, frame: int, config: TrackConfig) -> PointCloud:
+    """The capture's cloud of a frame, or pycolmap's."""
+    wanted = config.clouds
+    if wanted is not CloudSource.colmap and capture.has_clouds(name):
+        return capture.cloud(name, frame)
+    if wanted is CloudSource.capture:
+        raise TrackError(
+            f"The capture has no point clouds for {name}.", "Give clouds=auto or clouds=colmap."
+        )
+    views = capture.views(name, [frame], None, None, None, config.cache)
+    return reconstruct_cloud(views.images[0], views.cameras, views.mattes[0])
+
+
+def save_observed(observed: Observed, path: Path) -> None:
+    """Keep a sequence's observations in the working folder."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save(_plain(observed), partial)
+    partial.replace(path)
+
+
+def _plain(observed: Observed) -> dict[str, object]:
+    return {
+        "name": observed.name,
+        "fps": observed.fps,
+        "frames": observed.frames,
+        "enough": observed.enough,
+        "data": {key: getattr(observed.data, key) for key in observed.data.__dataclass_fields__},
+        "start": (observed.start.scale, observed.start.rotation, observed.start.translation),
+    }
+
+
+def load_observed(path: Path) -> Observed:
+    """What `save_observed` kept."""
+    kept = torch.load(path, weights_only=True)
+    return Observed(
+        kept["name"],
+        kept["fps"],
+        kept["frames"],
+        FrameData(**kept["data"]),
+        Similarity(*kept["start"]),
+        kept["enough"],
+    )

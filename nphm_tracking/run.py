@@ -1,0 +1,184 @@
+"""`npga track`: a capture -> `track.safetensors`, with a report to look at."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import npga
+from npga.capture import open_capture
+from npga.capture.types import Capture
+from npga.core.config import as_plain
+from npga.core.errors import ConfigError
+from npga.core.output import output_dir
+from npga.core.progress import bar, say
+from npga.core.store import write_json
+from nphm_tracking.config import LandmarkSource, TrackConfig
+from nphm_tracking.head import TrackableHead, canonical_landmarks, geometry_prior
+from nphm_tracking.model.head_model import Codes
+from nphm_tracking.model.load import load_head_model
+from nphm_tracking.observe import (
+    MeanHead,
+    Observed,
+    first_poses,
+    gather_landmarks,
+    landmark_source,
+    load_observed,
+    observe_sequence,
+    save_observed,
+)
+from nphm_tracking.report import write_report
+from nphm_tracking.result import TRACK_FILE, Track, load_track, save_track
+from nphm_tracking.track import finish_sequence, require_frames, solve_stages, start_solution
+
+MEAN_MESH_RESOLUTION = 48
+
+
+def run(config: TrackConfig) -> None:
+    """Track a capture as configured; see `track_capture`. Raises NpgaError in two lines."""
+    model = load_head_model(config.head_model)
+    capture = open_capture(config.capture, config.participant)
+    names = chosen_sequences(capture, config)
+    fingerprint = as_plain(config) | {"overwrite": None, "head_model": model.checksum()}
+    with output_dir(
+        config.out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
+    ) as folder:
+        track = track_capture(capture, names, model, config, folder)
+    good = sum(int(s.ok.sum()) for s in track.sequences.values())
+    count = sum(len(s) for s in track.sequences.values())
+    say(f"track: {good} of {count} frames of {track.participant} -> {config.out}/{TRACK_FILE}")
+
+
+def chosen_sequences(capture: Capture, config: TrackConfig) -> list[str]:
+    """The sequences to track, by their full names; raises CaptureError for an unknown one."""
+    if not config.sequences:
+        names = [info.name for info in capture.sequences]
+    else:
+        names = [capture.sequence(name).name for name in config.sequences]
+    if not names:
+        raise ConfigError(f"{config.capture} has no sequences to track.", "Check the capture.")
+    return list(dict.fromkeys(names))
+
+
+def track_capture(
+    capture: Capture, names: list[str], model: TrackableHead, config: TrackConfig, folder: Path
+) -> Track:
+    """Observe, solve the stages, write track, summary and report into `folder`; returns the track.
+
+    What is done already in `folder` (an interrupted run's) is taken up.
+    """
+    began = time.monotonic()
+    torch.manual_seed(config.seed)
+    observed, source = observe(capture, names, model, config, folder)
+    seen = time.monotonic()
+    solution = solve_stages(observed, start_solution(model, observed), config, folder)
+    sequences = {one.name: finish_sequence(one, solution, config) for one in observed}
+    require_frames(sequences, config.residual_max_mm)
+    track = Track(
+        z_geo=solution.person.z_geo,
+        z_app=torch.zeros(model.app_size),
+        sequences=sequences,
+        head_model_checksum=model.checksum(),
+        participant=capture.participant,
+        provenance=provenance(capture, config, source),
+    )
+    save_track(track, folder / TRACK_FILE)
+    times = {"observe_s": seen - began, "solve_s": time.monotonic() - seen}
+    write_json(folder / "summary.json", summary(track, config, times))
+    if config.report:
+        write_report(track, observed, capture, model, config, folder)
+    _clear_working_files(folder)
+    return load_track(folder)
+
+
+def observe(
+    capture: Capture, names: list[str], model: TrackableHead, config: TrackConfig, folder: Path
+) -> tuple[list[Observed], LandmarkSource]:
+    """Observations of every sequence, from the working folder where they are there."""
+    kept = folder / "observed"
+    kept.mkdir(parents=True, exist_ok=True)
+    paths = [kept / f"{index}.pt" for index in range(len(names))]
+    mean = mean_head(model)
+    source = landmark_source(capture, names, mean, config)
+    if not all(path.exists() for path in paths):
+        landmarks = {}
+        if source is not LandmarkSource.none:
+            landmarks = gather_landmarks(capture, names, source, mean, config)
+        poses = first_poses(capture, names, landmarks, mean, config)
+        with bar("surface points", len(names)) as shown:
+            for name, path in zip(names, paths, strict=True):
+                one = observe_sequence(
+                    capture, name, landmarks.get(name), poses[name], mean, config
+                )
+                save_observed(one, path)
+                shown.update()
+    observed = [load_observed(path) for path in paths]
+    frames = sum(len(one.frames) for one in observed)
+    usable = sum(int(one.enough.sum()) for one in observed)
+    say(
+        f"track: {frames} frames of {len(names)} sequences, {usable} with enough points, "
+        f"landmarks: {source.value}"
+    )
+    return observed, source
+
+
+def mean_head(model: TrackableHead) -> MeanHead:
+    """The model's average neutral head."""
+    geometry = geometry_prior(model).mean
+    with torch.no_grad():
+        landmarks = canonical_landmarks(model, geometry)
+    codes = Codes(
+        geometry,
+        geometry.new_zeros(model.app_size),
+        torch.zeros_like(model.exp_stats.mean).clamp(model.exp_stats.lower, model.exp_stats.upper),
+    )
+    vertices = torch.zeros(0, 3)
+    if not len(landmarks):
+        vertices = model.mesh(codes, MEAN_MESH_RESOLUTION).vertices
+    return MeanHead(landmarks, vertices)
+
+
+def provenance(capture: Capture, config: TrackConfig, source: LandmarkSource) -> dict[str, Any]:
+    """What made the track, without machine paths."""
+    settings = as_plain(config)
+    for key in ("capture", "out", "cache", "overwrite", "report"):
+        settings.pop(key)
+    if settings["head_model"] is not None:
+        settings["head_model"] = Path(settings["head_model"]).name
+    return {
+        "capture": capture.root.name,
+        "layout": capture.layout.value,
+        "landmarks": source.value,
+        "settings": settings,
+        "npga": npga.__version__,
+    }
+
+
+def summary(track: Track, config: TrackConfig, times: dict[str, float]) -> dict[str, Any]:
+    """The figures of a run, for people."""
+    rows = {
+        name: {
+            "frames": len(s),
+            "ok": int(s.ok.sum()),
+            "residual_mm": round(float(s.residual_mm[s.ok].median()), 3)
+            if bool(s.ok.any())
+            else None,
+        }
+        for name, s in track.sequences.items()
+    }
+    return {
+        "participant": track.participant,
+        "head_model": track.head_model_checksum,
+        "metres_per_unit": float(next(iter(track.sequences.values())).world_from_head.scale[0]),
+        "sequences": rows,
+        "times_s": {key: round(value, 1) for key, value in times.items()},
+        "every": config.every,
+    }
+
+
+def _clear_working_files(folder: Path) -> None:
+    for name in ("state", "observed"):
+        for path in (folder / name).iterdir():
+            path.unlink()
+        (folder / name).rmdir()

@@ -1,0 +1,319 @@
+"""Codes and poses of all frames of a sequence by damped Gauss-Newton, identity held fixed.
+
+t frames, d = e + 6 unknowns of a frame (expression code, rotation, translation of a small motion in
+head space). Normal equations H [t d d] and gradients g [t d] of the data and code terms;
+neighbouring frames are coupled by diagonal smoothness, so the whole sequence is one block
+tridiagonal system, solved exactly. Bounds on the codes by projection (Bertsekas 1982): an unknown
+at its bound whose gradient points outward is frozen for the step. Damping is per frame: a frame
+whose energy rose returns to its last state and is damped more (Levenberg-Marquardt).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
+from npga.core.similarity import Similarity
+from nphm_tracking.config import StageConfig
+from nphm_tracking.energies import (
+    Linearised,
+    linearise_landmarks,
+    linearise_surface,
+    robust_loss,
+    robust_weight,
+)
+from nphm_tracking.head import CodePrior, TrackableHead
+
+CHUNK_POINTS = 16384
+"""Points per network pass: bounds the memory, changes no result."""
+LEVER_UNITS = 0.4
+"""A rotation step counts as the motion of a point this far from the origin (a face's radius)."""
+
+
+@dataclass(frozen=True)
+class FrameState:
+    """Unknowns of `t` frames."""
+
+    z_exp: Float[Tensor, "t e"]
+    rotation: Float[Tensor, "t 3 3"]
+    """Of world_from_head."""
+    translation: Float[Tensor, "t 3"]
+    """Of world_from_head, metres."""
+
+    def __getitem__(self, index: slice | Tensor) -> "FrameState":
+        return FrameState(self.z_exp[index], self.rotation[index], self.translation[index])
+
+    def pose(self, scale: Tensor) -> Similarity:
+        """world_from_head of every frame."""
+        return Similarity(scale.expand(len(self.z_exp)), self.rotation, self.translation)
+
+    def moved(self, step: Float[Tensor, "t d"], scale: Tensor, prior: CodePrior) -> "FrameState":
+        """After a step of the unknowns; codes are clipped to their bounds."""
+        size = self.z_exp.shape[1]
+        z_exp = torch.minimum(torch.maximum(self.z_exp + step[:, :size], prior.lower), prior.upper)
+        turn = matrix_from_rotvec(step[:, size : size + 3]).transpose(1, 2)
+        rotation = self.rotation @ turn
+        shift = (rotation @ step[:, size + 3 :, None]).squeeze(-1)
+        return FrameState(z_exp, rotation, self.translation - scale * shift)
+
+
+@dataclass(frozen=True)
+class FrameData:
+    """What was observed in `t` frames of one sequence, world metres; weight 0 = absent."""
+
+    points: Float[Tensor, "t n 3"]
+    normals: Float[Tensor, "t n 3"]
+    point_weight: Float[Tensor, "t n"]
+    landmarks: Float[Tensor, "t l 3"]
+    landmark_weight: Float[Tensor, "t l"]
+    linked: Float[Tensor, "t-1"]
+    """1 / frames between neighbours; 0 = not coupled (another sequence, or a frame without data)."""
+    code_weight: Float[Tensor, "t"]
+    """Factor on the code term: large where a frame is known to be at rest."""
+
+    def __getitem__(self, index: slice | Tensor) -> "FrameData":
+        """Some frames; they keep no links."""
+        count = len(self.points[index])
+        return FrameData(
+            self.points[index],
+            self.normals[index],
+            self.point_weight[index],
+            self.landmarks[index],
+            self.landmark_weight[index],
+            self.points.new_zeros(max(count - 1, 0)),
+            self.code_weight[index],
+        )
+
+
+@dataclass(frozen=True)
+class Person:
+    """What all frames share."""
+
+    model: TrackableHead
+    z_geo: Float[Tensor, "g"]
+    scale: Float[Tensor, ""]
+    """Metres in one head unit."""
+    landmarks: Float[Tensor, "l 3"]
+    """Canonical positions, personal bias included."""
+    prior: CodePrior
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """The quadratic model of every frame's own terms."""
+
+    hessian: Float[Tensor, "t d d"]
+    gradient: Float[Tensor, "t d"]
+    energy: Float[Tensor, "t"]
+    residual_mm: Float[Tensor, "t n"]
+
+
+def to_head(
+    points: Float[Tensor, "t n 3"], state: FrameState, scale: Tensor
+) -> Float[Tensor, "t n 3"]:
+    """World metres to head units."""
+    return ((points - state.translation[:, None]) @ state.rotation) / scale
+
+
+def solve_frames(
+    person: Person,
+    data: FrameData,
+    state: FrameState,
+    stage: StageConfig,
+    iterations: int | None = None,
+) -> FrameState:
+    """The frames' codes and poses that minimise the stage's energy from `state` on."""
+    iterations = stage.iterations if iterations is None else iterations
+    with torch.no_grad():
+        data = _drop_wrong_normals(person, data, state)
+        best, kept = state, normal_equations(person, data, state, stage)
+        damping = torch.full_like(kept.energy, 1e-3)
+        for _ in range(iterations):
+            step = _step(person, data, best, kept, stage, damping)
+            trial = best.moved(step, person.scale, person.prior)
+            found = normal_equations(person, data, trial, stage)
+            better = found.energy + _smoothness(person, data, trial, stage) <= (
+                kept.energy + _smoothness(person, data, best, stage)
+            )
+            damping = torch.where(better, damping * 0.3, damping * 6).clamp(1e-6, 1e4)
+            best = FrameState(*(_pick(better, a, b) for a, b in _pairs(trial, best)))
+            kept = NormalEquations(*(_pick(better, a, b) for a, b in _pairs(found, kept)))
+    return best
+
+
+def normal_equations(
+    person: Person, data: FrameData, state: FrameState, stage: StageConfig
+) -> NormalEquations:
+    """Surface, landmark and code terms of every frame, without the coupling between frames."""
+    per_frame = data.points.shape[1] + data.landmarks.shape[1]
+    chunk = max(1, CHUNK_POINTS // max(per_frame, 1))
+    parts = [
+        _chunk_equations(person, data[rows], state[rows], stage)
+        for rows in torch.arange(len(data.points)).split(chunk)
+    ]
+    return NormalEquations(
+        torch.cat([p.hessian for p in parts]),
+        torch.cat([p.gradient for p in parts]),
+        torch.cat([p.energy for p in parts]),
+        torch.cat([p.residual_mm for p in parts]),
+    )
+
+
+def _chunk_equations(
+    person: Person, data: FrameData, state: FrameState, stage: StageConfig
+) -> NormalEquations:
+    size = state.z_exp.shape[1]
+    to_mm = 1000 * person.scale
+    points = to_head(data.points, state, person.scale)
+    surface = linearise_surface(person.model, points, person.z_geo, state.z_exp)
+    total = data.point_weight.sum(1, keepdim=True).clamp_min(1)
+    base = stage.surface * data.point_weight / total
+    residual = surface.residual * to_mm
+    hessian, gradient = _accumulate(
+        surface, base * robust_weight(residual, stage.surface_scale_mm), residual, to_mm
+    )
+    energy = (base * robust_loss(residual, stage.surface_scale_mm)).sum(1)
+    if data.landmarks.shape[1]:
+        observed = to_head(data.landmarks, state, person.scale)
+        found = linearise_landmarks(
+            person.model, observed, person.landmarks, person.z_geo, state.z_exp
+        )
+        total = data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
+        base = stage.landmark * data.landmark_weight / total
+        error = found.residual * to_mm
+        length = error.unflatten(1, (-1, 3)).norm(dim=-1)
+        weight = base * robust_weight(length, stage.landmark_scale_mm)
+        extra = _accumulate(found, weight.repeat_interleave(3, 1), error, to_mm)
+        hessian, gradient = hessian + extra[0], gradient + extra[1]
+        energy = energy + (base * robust_loss(length, stage.landmark_scale_mm)).sum(1)
+    prior = person.prior
+    precision = stage.code * data.code_weight[:, None] / prior.std.square()
+    away = state.z_exp - prior.mean
+    pull = 0.5 * stage.sparsity * (prior.lower >= 0) * data.code_weight[:, None]
+    hessian[:, range(size), range(size)] += precision
+    gradient[:, :size] += precision * away + pull
+    energy = energy + (precision * away.square() + 2 * pull * state.z_exp).sum(1)
+    return NormalEquations(hessian, gradient, energy, residual)
+
+
+def _accumulate(
+    found: Linearised,
+    weight: Float[Tensor, "t m"],
+    residual_mm: Float[Tensor, "t m"],
+    to_mm: Tensor,
+) -> tuple[Float[Tensor, "t d d"], Float[Tensor, "t d"]]:
+    jacobian = found.jacobian * to_mm
+    weighted = (jacobian * weight[..., None]).transpose(1, 2)
+    return weighted @ jacobian, (weighted @ residual_mm[..., None]).squeeze(-1)
+
+
+def _drop_wrong_normals(person: Person, data: FrameData, state: FrameState) -> FrameData:
+    """Weight 0 for points whose measured normal opposes the model's surface (hair, mouth, ears)."""
+    with_normals = data.normals.norm(dim=-1) > 0.5
+    if not bool(with_normals.any()):
+        return data
+    kept = []
+    per_frame = max(1, CHUNK_POINTS // max(data.points.shape[1], 1))
+    for rows in torch.arange(len(data.points)).split(per_frame):
+        points = to_head(data.points[rows], state[rows], person.scale)
+        normal = linearise_surface(person.model, points, person.z_geo, state.z_exp[rows]).normal
+        measured = data.normals[rows] @ state.rotation[rows]
+        kept.append(torch.cosine_similarity(normal, measured, dim=-1))
+    agrees = ((torch.cat(kept) - 0.2) / 0.4).clamp(0, 1)
+    return replace(data, point_weight=data.point_weight * torch.where(with_normals, agrees, 1.0))
+
+
+def _coupling(
+    person: Person, state: FrameState, stage: StageConfig
+) -> tuple[Float[Tensor, "d"], Float[Tensor, "t-1 d"]]:
+    """Diagonal weights of a step between neighbours, and the present steps."""
+    to_mm = 1000 * person.scale
+    code = stage.smooth_code / person.prior.std.square()
+    turn = (stage.smooth_pose * (to_mm * LEVER_UNITS).square()).expand(3)
+    shift = (stage.smooth_pose * to_mm.square()).expand(3)
+    relative = state.rotation[1:].transpose(1, 2) @ state.rotation[:-1]
+    moved = (
+        (state.translation[:-1] - state.translation[1:])[:, None] @ state.rotation[1:]
+    ).squeeze(1)
+    steps = [state.z_exp[1:] - state.z_exp[:-1], rotvec_from_matrix(relative), moved / person.scale]
+    return torch.cat([code, turn, shift]), torch.cat(steps, 1)
+
+
+def _smoothness(
+    person: Person, data: FrameData, state: FrameState, stage: StageConfig
+) -> Float[Tensor, "t"]:
+    """Half of each coupling's energy to each of its two frames."""
+    weight, steps = _coupling(person, state, stage)
+    energy = 0.5 * data.linked * (weight * steps.square()).sum(1)
+    total = torch.zeros_like(data.code_weight)
+    total[:-1] += energy
+    total[1:] += energy
+    return total
+
+
+def _step(
+    person: Person,
+    data: FrameData,
+    state: FrameState,
+    equations: NormalEquations,
+    stage: StageConfig,
+    damping: Float[Tensor, "t"],
+) -> Float[Tensor, "t d"]:
+    """The projected, damped Gauss-Newton step of the coupled frames."""
+    size, prior = state.z_exp.shape[1], person.prior
+    weight, steps = _coupling(person, state, stage)
+    link = data.linked[:, None] * weight
+    hessian, gradient = equations.hessian.clone(), equations.gradient.clone()
+    diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
+    diagonal += damping[:, None] * diagonal + 1e-6
+    diagonal[:-1] += link
+    diagonal[1:] += link
+    gradient[:-1] -= link * steps
+    gradient[1:] += link * steps
+    free = torch.ones_like(gradient, dtype=torch.bool)
+    codes, slope = state.z_exp, gradient[:, :size]
+    free[:, :size] = ~((codes <= prior.lower) & (slope > 0) | (codes >= prior.upper) & (slope < 0))
+    step = solve_tridiagonal(hessian, link, -gradient, free)
+    limit = torch.cat([0.5 * (prior.upper - prior.lower).clamp(max=6.0), step.new_full((6,), 0.15)])
+    return torch.minimum(torch.maximum(step, -limit), limit)
+
+
+def solve_tridiagonal(
+    diagonal: Float[Tensor, "t d d"],
+    link: Float[Tensor, "t-1 d"],
+    right: Float[Tensor, "t d"],
+    free: Bool[Tensor, "t d"],
+) -> Float[Tensor, "t d"]:
+    """x of the symmetric system with blocks `diagonal` and off-diagonal blocks -diag(link).
+
+    Unknowns that are not `free` are held at 0. Block Cholesky (Thomas) elimination in float64.
+    """
+    mask = free.double()
+    blocks = diagonal.double() * mask[:, :, None] * mask[:, None, :]
+    torch.diagonal(blocks, dim1=1, dim2=2).add_(1 - mask)
+    off = link.double() * mask[1:] * mask[:-1]
+    values = right.double() * mask
+    if not bool(off.any()):
+        return torch.linalg.solve(blocks, values).to(right.dtype)
+    factors: list[Tensor] = []
+    for t in range(len(blocks)):
+        if t > 0:
+            inverse = torch.cholesky_inverse(factors[t - 1])
+            blocks[t] -= off[t - 1][:, None] * inverse * off[t - 1]
+            values[t] += off[t - 1] * (inverse @ values[t - 1])
+        factors.append(torch.linalg.cholesky(blocks[t]))
+    result = torch.zeros_like(values)
+    for t in reversed(range(len(blocks))):
+        rest = values[t] if t == len(blocks) - 1 else values[t] + off[t] * result[t + 1]
+        result[t] = torch.cholesky_solve(rest[:, None], factors[t])[:, 0]
+    return result.to(right.dtype)
+
+
+def _pick(better: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(better.reshape(-1, *[1] * (new.dim() - 1)), new, old)
+
+
+def _pairs(new: FrameState | NormalEquations, old: object) -> list[tuple[Tensor, Tensor]]:
+    return [(getattr(new, name), getattr(old, name)) for name in new.__dataclass_fields__]

@@ -1,0 +1,250 @@
+"""The tracker: observations -> keyframe -> sequential -> joint -> Track, resumable after every unit.
+
+A unit is a stage, or one sequence of a stage; its result is written to `state/` in the working
+folder the moment it is done, and a rerun takes it from there. All random draws are seeded per unit,
+so that an interrupted run ends with the same numbers as one that was left alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from npga.core.errors import TrackError
+from npga.core.progress import bar, say
+from npga.core.store import load_tensors, save_tensors
+from nphm_tracking.align import nearest_true
+from nphm_tracking.config import StageConfig, StageKind, TrackConfig
+from nphm_tracking.head import (
+    TrackableHead,
+    canonical_landmarks,
+    expression_prior,
+    geometry_prior,
+)
+from nphm_tracking.identity import fit_identity, landmark_bias
+from nphm_tracking.keyframes import REST_WEIGHT, Keyframes, choose_keyframes, gather, scatter
+from nphm_tracking.observe import Observed
+from nphm_tracking.result import SequenceTrack
+from nphm_tracking.solve import FrameData, FrameState, Person, normal_equations, solve_frames
+
+UNIT_FORMAT = "npga.track.unit"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Everything the tracker has found so far."""
+
+    person: Person
+    bias: Float[Tensor, "l 3"]
+    """Personal landmark offsets, head units."""
+    states: dict[str, FrameState]
+    """By sequence."""
+
+
+def start_solution(model: TrackableHead, observed: list[Observed]) -> Solution:
+    """The mean head at the first poses, every code neutral."""
+    prior, geometry = expression_prior(model), geometry_prior(model)
+    states = {
+        o.name: FrameState(
+            prior.mean.expand(len(o.frames), -1).clone(), o.start.rotation, o.start.translation
+        )
+        for o in observed
+    }
+    scale = observed[0].start.scale[0]
+    with torch.no_grad():
+        landmarks = canonical_landmarks(model, geometry.mean)
+    if observed[0].data.landmarks.shape[1] == 0:
+        landmarks = landmarks[:0]
+    person = Person(model, geometry.mean.clone(), scale.clone(), landmarks, prior)
+    return Solution(person, torch.zeros_like(landmarks), states)
+
+
+def solve_stages(
+    observed: list[Observed], solution: Solution, config: TrackConfig, folder: Path
+) -> Solution:
+    """Run the ordered stages; each prints what it found."""
+    (folder / "state").mkdir(parents=True, exist_ok=True)
+    for number, stage in enumerate(config.stages):
+        label = f"{number + 1}-{stage.kind.value}"
+        if stage.kind is not StageKind.sequential:
+            path = folder / "state" / f"{label}.safetensors"
+            chosen = choose_keyframes(observed, stage.frames, config.seed)
+            seed = config.seed + 1000 * number
+            solution = _once(
+                path,
+                solution,
+                lambda now, s=stage, c=chosen, n=seed: _identity(observed, now, s, c, n),
+            )
+            say(f"track {label}: identity from {len(chosen.rows)} frames, {_state_of(solution)}")
+        if stage.kind is not StageKind.keyframe:
+            solution = _all_frames(observed, solution, stage, folder, label)
+            errors = torch.cat([frame_residual_mm(o, solution, stage)[o.enough] for o in observed])
+            say(
+                f"track {label}: {len(errors)} frames, median surface distance {errors.median():.2f} mm"
+            )
+    return solution
+
+
+def _state_of(solution: Solution) -> str:
+    size = float(solution.person.z_geo.norm())
+    return f"|z_geo| {size:.2f}, 1 unit = {1000 * float(solution.person.scale):.1f} mm"
+
+
+def _all_frames(
+    observed: list[Observed], solution: Solution, stage: StageConfig, folder: Path, label: str
+) -> Solution:
+    """Codes and poses of every frame; sequences are independent and kept one by one."""
+    with bar(f"track {label}", len(observed)) as shown:
+        for index, one in enumerate(observed):
+            path = folder / "state" / f"{label}-{index}.safetensors"
+            solution = _once(path, solution, lambda now, o=one: _sequence(o, now, stage))
+            shown.update()
+    return solution
+
+
+def _sequence(one: Observed, solution: Solution, stage: StageConfig) -> Solution:
+    state = solution.states[one.name]
+    data = thinned(one.data, stage.points)
+    if bool(one.enough.any()):
+        state = spread_poses(state, one.enough)
+        state = solve_frames(solution.person, data, state, stage)
+    return replace(solution, states={**solution.states, one.name: state})
+
+
+def spread_poses(state: FrameState, enough: Tensor) -> FrameState:
+    """Frames without data start where their nearest good neighbour stands."""
+    rows = torch.tensor([nearest_true(enough, t) for t in range(len(enough))])
+    return FrameState(state.z_exp, state.rotation[rows], state.translation[rows])
+
+
+def thinned(data: FrameData, count: int) -> FrameData:
+    """The first `count` points of every frame (their order is random already)."""
+    return replace(
+        data,
+        points=data.points[:, :count],
+        normals=data.normals[:, :count],
+        point_weight=data.point_weight[:, :count],
+    )
+
+
+def _identity(
+    observed: list[Observed], solution: Solution, stage: StageConfig, chosen: Keyframes, seed: int
+) -> Solution:
+    """Identity, scale and landmark offsets from the chosen frames, whose codes move too.
+
+    Frames at rest hold their codes near neutral (weight REST_WEIGHT): they anchor the identity and
+    the landmark offsets. The first stage begins with them alone.
+    """
+    data, state = gather(observed, solution.states, chosen)
+    data = thinned(data, stage.points)
+    rest = chosen.rest
+    data = replace(data, code_weight=torch.where(rest, REST_WEIGHT, 1.0))
+    person, bias = solution.person, solution.bias
+    geometry = geometry_prior(person.model)
+    first = stage.kind is StageKind.keyframe
+    with bar(f"track {stage.kind.value}: identity", stage.rounds) as shown:
+        for number in range(stage.rounds):
+            use = rest if first and number == 0 and bool(rest.any()) else torch.ones_like(rest)
+            part = solve_frames(person, data[use], state[use], stage)
+            person, part = fit_identity(
+                person, data[use], part, bias, geometry, stage, seed + number
+            )
+            state = _merged(state, part, use)
+            if first and bool(rest.any()):
+                bias = landmark_bias(person, data[rest], state[rest])
+            person = replace(person, landmarks=canonical_landmarks_of(person, bias))
+            shown.update()
+    states = scatter(solution.states, observed, chosen, state)
+    return Solution(person, bias, states)
+
+
+def canonical_landmarks_of(person: Person, bias: Float[Tensor, "l 3"]) -> Float[Tensor, "l 3"]:
+    """The person's canonical landmarks with the personal offsets; empty where none are observed."""
+    if not len(bias):
+        return bias
+    with torch.no_grad():
+        return canonical_landmarks(person.model, person.z_geo) + bias
+
+
+def _merged(state: FrameState, part: FrameState, use: Tensor) -> FrameState:
+    merged = FrameState(state.z_exp.clone(), state.rotation.clone(), state.translation.clone())
+    merged.z_exp[use], merged.rotation[use] = part.z_exp, part.rotation
+    merged.translation[use] = part.translation
+    return merged
+
+
+def frame_residual_mm(one: Observed, solution: Solution, stage: StageConfig) -> Float[Tensor, "t"]:
+    """Median distance of each frame's face points to the tracked surface; inf without points."""
+    data = replace(
+        one.data,
+        landmarks=one.data.landmarks[:, :0],
+        landmark_weight=one.data.landmark_weight[:, :0],
+    )
+    with torch.no_grad():
+        found = normal_equations(solution.person, data, solution.states[one.name], stage)
+    face = torch.where(data.point_weight >= 0.99, found.residual_mm.abs(), torch.nan)
+    return face.nanmedian(1).values.nan_to_num(torch.inf)
+
+
+def finish_sequence(one: Observed, solution: Solution, config: TrackConfig) -> SequenceTrack:
+    """The sequence's track: failed frames are marked, neutral, and stand where their neighbour stands."""
+    residual = frame_residual_mm(one, solution, config.stages[-1])
+    state, prior = solution.states[one.name], solution.person.prior
+    ok = one.enough & (residual <= config.residual_max_mm)
+    z_exp = torch.where(ok[:, None], state.z_exp, prior.mean)
+    if bool(ok.any()):
+        state = spread_poses(state, ok)
+    pose = FrameState(z_exp, state.rotation, state.translation).pose(solution.person.scale)
+    return SequenceTrack(one.frames, z_exp, pose, residual, ok, one.fps)
+
+
+def require_frames(sequences: dict[str, SequenceTrack], limit_mm: float) -> None:
+    """Refuse a result in which no frame was tracked."""
+    if not any(bool(s.ok.any()) for s in sequences.values()):
+        least = min(float(s.residual_mm.min()) for s in sequences.values())
+        raise TrackError(
+            f"No frame was tracked: the best median surface distance is {least:.1f} mm, "
+            f"the limit {limit_mm} mm.",
+            "Look at overlay.png; check the calibration, or raise residual_max_mm.",
+        )
+
+
+def _once(path: Path, solution: Solution, work: Callable[[Solution], Solution]) -> Solution:
+    """The unit's kept result, or its result now, kept."""
+    if path.exists():
+        return _load_unit(path, solution)
+    done = work(solution)
+    names = list(done.states)
+    tensors = {
+        "z_geo": done.person.z_geo,
+        "scale": done.person.scale,
+        "landmarks": done.person.landmarks,
+        "bias": done.bias,
+    }
+    for index, name in enumerate(names):
+        state = done.states[name]
+        tensors[f"{index}.z_exp"] = state.z_exp
+        tensors[f"{index}.rotation"] = state.rotation
+        tensors[f"{index}.translation"] = state.translation
+    save_tensors(path, tensors, format=UNIT_FORMAT, version=1, meta={"sequences": names})
+    return done
+
+
+def _load_unit(path: Path, solution: Solution) -> Solution:
+    tensors, meta = load_tensors(path, format=UNIT_FORMAT, version=1)
+    states = {
+        name: FrameState(
+            tensors[f"{i}.z_exp"], tensors[f"{i}.rotation"], tensors[f"{i}.translation"]
+        )
+        for i, name in enumerate(meta["sequences"])
+    }
+    person = replace(
+        solution.person,
+        z_geo=tensors["z_geo"],
+        scale=tensors["scale"],
+        landmarks=tensors["landmarks"],
+    )
+    return Solution(person, tensors["bias"], states)

@@ -1,33 +1,31 @@
 """Blending the hits of a tile, front to back, and the gradients, back to front.
 
-A tile's planes (TILE_H rows of TILE_W pixels) lie one after another in a single scratch array, so
-that LLVM knows them apart and turns every loop over the pixels of a row into SIMD code: T the
-transmittance, ``live`` 1 until the pixel has ended, ``last`` the last hit that painted it, then one
-plane per channel (the colors, then depth). Only rows that the hit's ellipse crosses are visited;
-along a row all pixels are computed and those outside the ellipse get alpha 0.
+A tile is TILE_H rows of LANES pixels; all its planes lie one after another in one scratch array
+``s``: T the transmittance (negative once the pixel has ended), ``last`` the last hit that painted
+it, then one plane per channel (the colors, then depth). Only rows that the hit's ellipse crosses
+are visited; along a row all pixels are computed and those outside the ellipse get alpha 0.
 
 Backward, with v the gradient of the pixel's channels and S = sum_(j>i) w_j <f_j, v> + T_end <bg, v>:
     d loss / d alpha_i = T_i <f_i, v> - S / (1 - alpha_i),     T_i = T_(i+1) / (1 - alpha_i)
 so that one number per pixel, S, stands for all that lies behind. Gradients of a hit go into its own
 slot, and slots are summed in a fixed order: the result does not depend on the threads.
 """
+# ruff: noqa: ANN001 (numba infers the types of kernels)
 
 import numpy as np
 from numba import njit
 
-from npga.raster.cpu.fastexp import exp_negative
-from npga.raster.cpu.tiles import (
-    CA,
-    CB,
-    CC,
-    DEPTH,
-    HALF_HEIGHT,
-    MX,
-    MY,
-    OPACITY,
-    TILE_H,
-    TILE_W,
+from npga.raster.cpu.lanes import (
+    LANES,
+    any_lane,
+    exp_negative,
+    load,
+    pixel_centres,
+    store,
+    total,
+    where,
 )
+from npga.raster.cpu.tiles import CA, CB, CC, DEPTH, HALF_HEIGHT, MX, MY, OPACITY, TILE_H
 from npga.raster.semantics import ALPHA_MAX, ALPHA_MIN, T_MIN
 
 # no NaN or infinity occurs in these loops: the door refuses them
@@ -37,23 +35,27 @@ _OPTIONS = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"},
 }
-_PLANE = TILE_W * TILE_H
-_EVERY = 16  # hits between two looks at whether the whole tile has ended
+_PLANE = LANES * TILE_H
 GEOMETRY = 6  # gradients of a hit before those of its channels: mean (2), conic (3), opacity
+_ALL_ROWS = (1 << TILE_H) - 1
 
-# scratch of the forward pass: planes T, live, last, one row of weights, then the channels' planes
-_T, _LIVE, _LAST, _ROW = 0, _PLANE, 2 * _PLANE, 3 * _PLANE
-_FORWARD_PLANES = 3 * _PLANE + TILE_W
-# scratch of the backward pass: planes T, S, last; rows; then the planes of v; rows for v_channels
-_S, _WEIGHT, _INVERSE, _FALL, _DOT, _Q0, _Q1, _Q2 = (
-    _PLANE, 3 * _PLANE, 3 * _PLANE + TILE_W, 3 * _PLANE + 2 * TILE_W, 3 * _PLANE + 3 * TILE_W,
-    3 * _PLANE + 4 * TILE_W, 3 * _PLANE + 5 * TILE_W, 3 * _PLANE + 6 * TILE_W,
-)  # fmt: skip
-_BACKWARD_PLANES = 3 * _PLANE + 7 * TILE_W
+# forward scratch: planes T, last, channels; then one feature per channel
+_T, _LAST, _CHANNELS = 0, _PLANE, 2 * _PLANE
+# backward scratch: planes T, last, S, v of the channels; then rows for the channels' gradients;
+# then one feature per channel
+_S, _V = 2 * _PLANE, 3 * _PLANE
 
 
 @njit(**_OPTIONS)
-def _rows(packed, rank, top):
+def _scratch(items, like) -> np.ndarray:
+    """Zeros of the type of ``like``, aligned to a whole row, so that no row straddles cache lines."""
+    whole = np.zeros(items + LANES, like.dtype)
+    skip = (-(whole.ctypes.data // like.itemsize)) % LANES
+    return whole[skip : skip + items]
+
+
+@njit(**_OPTIONS)
+def _rows(packed, rank, top) -> tuple[int, int]:
     """First and one past the last row of the tile whose pixel centres the ellipse can cover."""
     my, half = float(packed[rank, MY]) - top, float(packed[rank, HALF_HEIGHT])
     first = int(np.ceil(max(0.0, my - half - 0.5)))
@@ -62,110 +64,94 @@ def _rows(packed, rank, top):
 
 
 @njit(**_OPTIONS)
-def _blend_row(s, base, mx, row_c, row_b, half_a, opacity, hit):
-    """Advance T, live and last of one row; leaves the row's weights at _ROW."""
+def _blend_hit(s, hit, rank, left, top, packed, channels, feature, ended) -> int:
+    """Blend one hit into the tile; returns ``ended``, the bits of the rows that have ended."""
     real = s.dtype.type
     zero, one, half = real(0.0), real(1.0), real(0.5)
-    for x in range(TILE_W):
-        dx = real(x) + half - mx
-        sigma = (half_a * dx + row_b) * dx + row_c
+    a, b, c = packed[rank, CA], packed[rank, CB], packed[rank, CC]
+    opacity = packed[rank, OPACITY]
+    dx = pixel_centres(half) - (packed[rank, MX] - real(left))
+    across, skewed = half * a * dx * dx, b * dx
+    first, last = _rows(packed, rank, top)
+    for y in range(first, last):
+        if (ended >> y) & 1:
+            continue
+        dy = real(y + top) + half - packed[rank, MY]
+        at = y * LANES
+        sigma = across + skewed * dy + half * c * dy * dy
         fall = opacity * exp_negative(sigma)
-        alpha = min(fall, real(ALPHA_MAX))
-        alpha = alpha if (fall >= real(ALPHA_MIN)) & (sigma >= zero) else zero
-        alpha *= s[_LIVE + base + x]
-        before = s[_T + base + x]
+        before = load(s, _T + at)
+        seen = (fall >= real(ALPHA_MIN)) & (sigma >= zero) & (before > zero)
+        if not any_lane(seen):
+            continue
+        alpha = where(seen, where(fall <= real(ALPHA_MAX), fall, real(ALPHA_MAX)), zero)
         after = before * (one - alpha)
-        ended = after <= real(T_MIN)
-        s[_LIVE + base + x] = zero if ended else s[_LIVE + base + x]
-        alpha = zero if ended else alpha
-        s[_T + base + x] = before if ended else after
-        s[_LAST + base + x] = hit if alpha > zero else s[_LAST + base + x]
-        s[_ROW + x] = alpha * before
-
-
-@njit(**_OPTIONS)
-def _all_ended(s):
-    live = s.dtype.type(0.0)
-    for p in range(_PLANE):
-        live += s[_LIVE + p]
-    return live == 0
-
-
-@njit(**_OPTIONS)
-def _blend_tile(s, left, top, start, stop, hit_rank, packed, order, colors):
-    """Blend hits start..stop-1 into the scratch ``s``."""
-    real = s.dtype.type
-    half, channels = real(0.5), colors.shape[1]
-    feature = len(s) - channels - 1
-    planes = _FORWARD_PLANES
-    s[: _LAST] = 1
-    s[_LAST:_ROW] = -1
-    s[planes:feature] = 0
-    for hit in range(start, stop):
-        rank = hit_rank[hit]
-        mx = packed[rank, MX] - real(left)
-        a, b, c = packed[rank, CA], packed[rank, CB], packed[rank, CC]
+        painted = seen & (after > real(T_MIN))
+        stays = where(seen, after, one) > real(T_MIN)
+        left_over = where(stays, after, zero - before)
+        store(s, _T + at, left_over)
+        store(s, _LAST + at, where(painted, real(hit), load(s, _LAST + at)))
+        weight = where(painted, alpha * before, zero)
         for k in range(channels):
-            s[feature + k] = colors[order[rank], k]
-        s[feature + channels] = packed[rank, DEPTH]
-        first, last = _rows(packed, rank, top)
-        for y in range(first, last):
-            dy = real(y + top) + half - packed[rank, MY]
-            base = y * TILE_W
-            _blend_row(
-                s, base, mx, half * c * dy * dy, b * dy, half * a,
-                packed[rank, OPACITY], real(hit - start),
-            )  # fmt: skip
-            for k in range(channels + 1):
-                value, at = s[feature + k], planes + k * _PLANE + base
-                for x in range(TILE_W):
-                    s[at + x] += value * s[_ROW + x]
-        if (hit - start) % _EVERY == _EVERY - 1 and _all_ended(s):
-            break
+            place = _CHANNELS + k * _PLANE + at
+            store(s, place, load(s, place) + s[feature + k] * weight)
+        if not any_lane(left_over > zero):
+            ended |= 1 << y
+    return ended
 
 
 @njit(**_OPTIONS)
 def blend_forward(
     first_tile, last_tile, tiles_x, tile_starts, hit_rank, packed, order, colors, background,
     image, alpha, depth, last_hit,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Draw tiles first_tile..last_tile-1; ``last_hit`` [h w] counts within the tile, -1 for none."""
     height, width, channels = image.shape
-    s = np.empty(_FORWARD_PLANES + (channels + 1) * (_PLANE + 1), packed.dtype)
+    feature = _CHANNELS + (channels + 1) * _PLANE
+    s = _scratch(feature + channels + 1, packed)
     for tile in range(first_tile, last_tile):
-        left, top = (tile % tiles_x) * TILE_W, (tile // tiles_x) * TILE_H
-        start, stop = tile_starts[tile], tile_starts[tile + 1]
-        _blend_tile(s, left, top, start, stop, hit_rank, packed, order, colors)
+        left, top = (tile % tiles_x) * LANES, (tile // tiles_x) * TILE_H
+        s[:_LAST] = 1
+        s[_LAST:_CHANNELS] = -1
+        s[_CHANNELS:] = 0
+        ended, start = 0, tile_starts[tile]
+        for hit in range(start, tile_starts[tile + 1]):
+            rank = hit_rank[hit]
+            for k in range(channels):
+                s[feature + k] = colors[order[rank], k]
+            s[feature + channels] = packed[rank, DEPTH]
+            ended = _blend_hit(
+                s, hit - start, rank, left, top, packed, channels + 1, feature, ended
+            )
+            if ended == _ALL_ROWS:
+                break
         for y in range(min(TILE_H, height - top)):
-            for x in range(min(TILE_W, width - left)):
-                p = y * TILE_W + x
-                clear = s[_T + p]
+            for x in range(min(LANES, width - left)):
+                p = y * LANES + x
+                clear = abs(s[_T + p])
                 for k in range(channels):
-                    seen = s[_FORWARD_PLANES + k * _PLANE + p]
+                    seen = s[_CHANNELS + k * _PLANE + p]
                     image[top + y, left + x, k] = seen + clear * background[k]
                 alpha[top + y, left + x] = 1 - clear
-                depth[top + y, left + x] = s[_FORWARD_PLANES + channels * _PLANE + p]
+                depth[top + y, left + x] = s[_CHANNELS + channels * _PLANE + p]
                 last_hit[top + y, left + x] = int(s[_LAST + p])
 
 
 @njit(**_OPTIONS)
-def _load_tile(
-    s, left, top, background, last_hit, clear_end, v_image, v_alpha, v_depth
-):
-    """Fill T, S, last and the planes of v; returns the last hit that painted any pixel."""
+def _load_tile(s, left, top, background, last_hit, clear_end, v_image, v_alpha, v_depth) -> int:
+    """Fill T, last, S and the planes of v; returns the last hit that painted any pixel."""
     height, width, channels = v_image.shape
-    s[:_WEIGHT] = 0
-    s[_LAST:_WEIGHT] = -1
-    s[_BACKWARD_PLANES : _BACKWARD_PLANES + (channels + 1) * _PLANE] = 0
+    s[:] = 0
+    s[_LAST:_S] = -1
     latest = -1
     for y in range(min(TILE_H, height - top)):
-        for x in range(min(TILE_W, width - left)):
-            p, row, column = y * TILE_W + x, top + y, left + x
+        for x in range(min(LANES, width - left)):
+            p, row, column = y * LANES + x, top + y, left + x
             behind = -v_alpha[row, column]
             for k in range(channels):
-                s[_BACKWARD_PLANES + k * _PLANE + p] = v_image[row, column, k]
+                s[_V + k * _PLANE + p] = v_image[row, column, k]
                 behind += background[k] * v_image[row, column, k]
-            s[_BACKWARD_PLANES + channels * _PLANE + p] = v_depth[row, column]
+            s[_V + channels * _PLANE + p] = v_depth[row, column]
             s[_T + p] = clear_end[row, column]
             s[_S + p] = behind * clear_end[row, column]
             s[_LAST + p] = last_hit[row, column]
@@ -174,80 +160,68 @@ def _load_tile(
 
 
 @njit(**_OPTIONS)
-def _weigh_row(s, base, mx, row_c, row_b, half_a, opacity, hit):
-    """Recompute a row's alphas and step T back; leaves weight, 1 / (1 - alpha) and fall in rows."""
+def _hit_backward(s, hit, rank, left, top, packed, channels, v_feature, slot) -> None:
+    """Step T and S back over one hit and fill its slot.
+
+    q = d loss / d log(fall) and its moments in dx, dy give the gradients of mean and conic.
+    """
     real = s.dtype.type
     zero, one, half = real(0.0), real(1.0), real(0.5)
-    for x in range(TILE_W):
-        dx = real(x) + half - mx
-        sigma = (half_a * dx + row_b) * dx + row_c
+    a, b, c = packed[rank, CA], packed[rank, CB], packed[rank, CC]
+    opacity, feature = packed[rank, OPACITY], v_feature + channels * LANES
+    dx = pixel_centres(half) - (packed[rank, MX] - real(left))
+    across, skewed = half * a * dx * dx, b * dx
+    nothing = dx * zero
+    q0 = q1 = q2 = nothing
+    for k in range(channels):
+        store(s, v_feature + k * LANES, nothing)
+    first, last = _rows(packed, rank, top)
+    for y in range(first, last):
+        dy = real(y + top) + half - packed[rank, MY]
+        at = y * LANES
+        sigma = across + skewed * dy + half * c * dy * dy
         fall = opacity * exp_negative(sigma)
-        painted = (fall >= real(ALPHA_MIN)) & (sigma >= zero) & (hit <= s[_LAST + base + x])
-        alpha = min(fall, real(ALPHA_MAX)) if painted else zero
+        latest = load(s, _LAST + at)
+        painted = (fall >= real(ALPHA_MIN)) & (sigma >= zero) & (latest >= real(hit))
+        if not any_lane(painted):
+            continue
+        free = fall <= real(ALPHA_MAX)
+        alpha = where(painted, where(free, fall, real(ALPHA_MAX)), zero)
         inverse = one / (one - alpha)
-        before = s[_T + base + x] * inverse
-        s[_T + base + x] = before
-        s[_WEIGHT + x] = alpha * before
-        s[_INVERSE + x] = inverse
-        s[_FALL + x] = fall if painted & (fall <= real(ALPHA_MAX)) else zero
-        s[_DOT + x] = zero
-
-
-@njit(**_OPTIONS)
-def _row_gradient(s, base, dy, channels, feature):
-    """Add one row to the hit's channel gradients and to its moments of d loss / d log fall."""
-    v_channel = feature + channels
+        before = load(s, _T + at) * inverse
+        store(s, _T + at, before)
+        weight = alpha * before
+        dot = nothing
+        for k in range(channels):
+            v = load(s, _V + k * _PLANE + at)
+            dot = dot + s[feature + k] * v
+            store(s, v_feature + k * LANES, load(s, v_feature + k * LANES) + weight * v)
+        behind = load(s, _S + at)
+        store(s, _S + at, behind + weight * dot)
+        q = (before * dot - behind * inverse) * where(painted & free, fall, zero)
+        q0 = q0 + q
+        q1 = q1 + q * dy
+        q2 = q2 + q * (dy * dy)
+    qx, qy = total(q0 * dx), total(q1)
+    slot[0], slot[1] = a * qx + b * qy, b * qx + c * qy
+    slot[2], slot[3], slot[4] = -half * total(q0 * dx * dx), -total(q1 * dx), -half * total(q2)
+    slot[5] = total(q0) / opacity
     for k in range(channels):
-        value, at, into = s[feature + k], _BACKWARD_PLANES + k * _PLANE + base, v_channel + k * TILE_W
-        for x in range(TILE_W):
-            s[_DOT + x] += value * s[at + x]
-        for x in range(TILE_W):
-            s[into + x] += s[_WEIGHT + x] * s[at + x]
-    for x in range(TILE_W):
-        v_alpha = s[_T + base + x] * s[_DOT + x] - s[_S + base + x] * s[_INVERSE + x]
-        s[_S + base + x] += s[_WEIGHT + x] * s[_DOT + x]
-        q = v_alpha * s[_FALL + x]
-        s[_Q0 + x] += q
-        s[_Q1 + x] += q * dy
-        s[_Q2 + x] += q * dy * dy
-
-
-@njit(**_OPTIONS)
-def _store_slot(s, slot, mx, a, b, c, opacity, channels, feature):
-    """Turn the moments of a hit into gradients of mean, conic, opacity and channels."""
-    real = s.dtype.type
-    zero, half = real(0.0), real(0.5)
-    q0 = q1 = q2 = qx = qxx = qxy = zero
-    for x in range(TILE_W):
-        dx = real(x) + half - mx
-        q0 += s[_Q0 + x]
-        q1 += s[_Q1 + x]
-        q2 += s[_Q2 + x]
-        qx += s[_Q0 + x] * dx
-        qxx += s[_Q0 + x] * dx * dx
-        qxy += s[_Q1 + x] * dx
-    slot[0], slot[1] = a * qx + b * q1, b * qx + c * q1
-    slot[2], slot[3], slot[4] = -half * qxx, -qxy, -half * q2
-    slot[5] = q0 / opacity
-    for k in range(channels):
-        total = zero
-        for x in range(TILE_W):
-            total += s[feature + channels + k * TILE_W + x]
-        slot[GEOMETRY + k] = total
+        slot[GEOMETRY + k] = total(load(s, v_feature + k * LANES))
 
 
 @njit(**_OPTIONS)
 def blend_backward(
     first_tile, last_tile, tiles_x, tile_starts, hit_rank, hit_slot, packed, order, colors,
     background, last_hit, clear_end, v_image, v_alpha, v_depth, slots,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Fill the slots [hits, GEOMETRY + k + 1] of the hits of tiles first_tile..last_tile-1."""
-    real = packed.dtype.type
-    half, channels = real(0.5), colors.shape[1] + 1
-    feature = _BACKWARD_PLANES + channels * _PLANE
-    s = np.empty(feature + channels * (TILE_W + 1), packed.dtype)
+    channels = colors.shape[1] + 1
+    v_feature = _V + channels * _PLANE
+    feature = v_feature + channels * LANES
+    s = _scratch(feature + channels, packed)
     for tile in range(first_tile, last_tile):
-        left, top = (tile % tiles_x) * TILE_W, (tile // tiles_x) * TILE_H
+        left, top = (tile % tiles_x) * LANES, (tile // tiles_x) * TILE_H
         start, stop = tile_starts[tile], tile_starts[tile + 1]
         latest = _load_tile(
             s, left, top, background, last_hit, clear_end, v_image, v_alpha, v_depth
@@ -256,22 +230,12 @@ def blend_backward(
             slots[hit_slot[hit], :] = 0
         for hit in range(start + latest, start - 1, -1):
             rank = hit_rank[hit]
-            mx, opacity = packed[rank, MX] - real(left), packed[rank, OPACITY]
-            a, b, c = packed[rank, CA], packed[rank, CB], packed[rank, CC]
             for k in range(channels - 1):
                 s[feature + k] = colors[order[rank], k]
             s[feature + channels - 1] = packed[rank, DEPTH]
-            s[_Q0:_BACKWARD_PLANES] = 0
-            s[feature + channels :] = 0
-            first, last = _rows(packed, rank, top)
-            for y in range(first, last):
-                dy = real(y + top) + half - packed[rank, MY]
-                base = y * TILE_W
-                _weigh_row(
-                    s, base, mx, half * c * dy * dy, b * dy, half * a, opacity, real(hit - start)
-                )
-                _row_gradient(s, base, dy, channels, feature)
-            _store_slot(s, slots[hit_slot[hit]], mx, a, b, c, opacity, channels, feature)
+            _hit_backward(
+                s, hit - start, rank, left, top, packed, channels, v_feature, slots[hit_slot[hit]]
+            )
 
 
 @njit(**_OPTIONS)

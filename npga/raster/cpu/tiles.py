@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from npga.raster.cpu.lanes import LANES
 from npga.raster.semantics import ALPHA_MIN
 
-TILE_W = 16
+TILE_W = LANES  # a tile is as wide as a row of the kernels
 TILE_H = 16
 _SLACK = 1e-3  # pixels by which an ellipse is widened, so that rounding never cuts a seen pixel
 

@@ -29,9 +29,20 @@ class Region(IntEnum):
 class Teacher(Protocol):
     """A frozen backward field; `nphm_tracking.HeadModel` is one."""
 
-    exp_size: int
-    identity_size: int
-    hyper_size: int
+    @property
+    def exp_size(self) -> int:
+        """Length of z_exp."""
+        ...
+
+    @property
+    def identity_size(self) -> int:
+        """Length of the identity compression."""
+        ...
+
+    @property
+    def hyper_size(self) -> int:
+        """Number of hyper coordinates."""
+        ...
 
     def backward_field(
         self,

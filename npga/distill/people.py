@@ -1,0 +1,109 @@
+"""Who F is distilled for: random people of a head model, and the tracked ones.
+
+One surface is extracted for the average head; everyone else's points are that head's points pulled
+onto their own neutral surface along the gradient of the signed distance, which is far cheaper than
+a surface extraction per person and keeps regions and triangles.
+
+z geometry code [g];  x canonical point;  sdf signed distance at [x, omega = 0], head units
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from npga.core.mesh import Mesh
+from npga.distill.samples import Expressions
+from npga.distill.teacher import Region, Subjects
+from nphm_tracking import HeadModel, Track
+
+FINE_BOOST = 3.0
+"""Surface samples on lips and lids are this many times denser, on top."""
+
+SPREAD = 1.0
+"""Random people: standard deviations of the training population's codes."""
+
+UNBOUNDED_STD = 2.5
+"""Where a head model knows no bounds of its expression codes: mean +- this many deviations."""
+
+
+def random_people(model: HeadModel, count: int, generator: torch.Generator) -> Float[Tensor, "s g"]:
+    """Geometry codes around the mean of the training population, inside its range."""
+    stats = model.geo_stats
+    noise = torch.randn(count, model.geo_size, generator=generator).to(stats.mean)
+    z_geo = stats.mean + SPREAD * stats.std * noise
+    return torch.minimum(torch.maximum(z_geo, stats.lower), stats.upper)
+
+
+def known_expressions(model: HeadModel, tracks: list[Track]) -> Expressions:
+    """The head model's expression range, and the tracked codes."""
+    stats, neutral = model.exp_stats, model.neutral_codes().z_exp
+    reach = UNBOUNDED_STD * stats.std
+    lower = torch.where(stats.lower.isfinite(), stats.lower, stats.mean - reach)
+    upper = torch.where(stats.upper.isfinite(), stats.upper, stats.mean + reach)
+    codes = [sequence.good().z_exp for track in tracks for sequence in track.sequences.values()]
+    observed = torch.cat(codes) if codes else torch.zeros(0, model.exp_size)
+    parts = (stats.mean, stats.std, lower, upper, neutral, observed)
+    return Expressions(*(value.detach().cpu().float() for value in parts))
+
+
+def average_surface(model: HeadModel, resolution: int) -> Mesh:
+    """The neutral surface of the average head."""
+    return model.mesh(model.neutral_codes(), resolution, canonical=True)
+
+
+def regions_of(model: HeadModel, points: Float[Tensor, "v 3"]) -> Int[Tensor, "v"]:
+    """`Region` of points on the average head, by the nearest labelled reference point.
+
+    All are `Region.rest` where the head model has no reference points (published checkpoints).
+    """
+    region = torch.full((len(points),), int(Region.rest), device=points.device)
+    reference = model.reference
+    if len(reference.points) == 0:
+        return region
+    nearest = torch.cat([
+        torch.cdist(part, reference.points).argmin(1) for part in points.split(2048)
+    ])  # fmt: skip
+    label = reference.region[nearest]
+    for name in (Region.lips, Region.lids):
+        if name.name in reference.names:
+            region[label == reference.names.index(name.name)] = int(name)
+    return region
+
+
+def pull_to_surface(
+    model: HeadModel, points: Float[Tensor, "v 3"], z_geo: Float[Tensor, "g"], steps: int = 3
+) -> Float[Tensor, "v 3"]:
+    """Points moved onto the neutral surface of another person, at most 10 mm per step."""
+    x = points
+    omega = points.new_zeros(len(points), model.hyper_size)
+    for _ in range(steps):
+        with torch.enable_grad():
+            at = x.detach().requires_grad_(True)
+            distance = model.sdf(torch.cat([at, omega], -1), z_geo)
+            (gradient,) = torch.autograd.grad(distance.sum(), at)
+        step = distance.detach()[:, None] * gradient / gradient.square().sum(-1, True).clamp(0.25)
+        x = x - step * (0.04 / step.norm(dim=-1, keepdim=True).clamp(min=0.04))
+    return x.detach()
+
+
+def subjects_on(
+    model: HeadModel,
+    points: Float[Tensor, "v 3"],
+    region: Int[Tensor, "v"],
+    z_geo: Float[Tensor, "s g"],
+) -> Subjects:
+    """People with these points of the average head on their own surfaces."""
+    with torch.no_grad():
+        identity = model.compress(z_geo)
+    surface = torch.stack([pull_to_surface(model, points, one) for one in z_geo])
+    return Subjects(identity, surface, region.expand(len(z_geo), -1).clone())
+
+
+def sampled_surface(
+    model: HeadModel, mesh: Mesh, count: int, seed: int, boost: float = FINE_BOOST
+) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "v"]]:
+    """Points on the average head, denser on lips and lids, with their regions."""
+    centres = mesh.vertices[mesh.faces].mean(1)
+    weights = 1.0 + boost * (regions_of(model, centres) != int(Region.rest))
+    points = mesh.sample(count, seed, face_weights=weights).points
+    return points, regions_of(model, points)

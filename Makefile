@@ -23,7 +23,7 @@ demo: .venv/base
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-cache
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 

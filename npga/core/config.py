@@ -82,9 +82,7 @@ def _quoted(override: str) -> str:
     return override
 
 
-def _explained(
-    error: Exception, schema: type, name: str, overrides: list[str]
-) -> ConfigError:
+def _explained(error: Exception, schema: type, name: str, overrides: list[str]) -> ConfigError:
     """The two lines for what hydra or omegaconf refused."""
     cause = error.__cause__ or error.__context__
     reason = str(error).splitlines()[0]

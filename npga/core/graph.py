@@ -9,9 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def knn(
-    points: Float[Tensor, "n 3"], k: int
-) -> tuple[Int[Tensor, "n k"], Float[Tensor, "n k"]]:
+def knn(points: Float[Tensor, "n 3"], k: int) -> tuple[Int[Tensor, "n k"], Float[Tensor, "n k"]]:
     """The k nearest other points of every point, and their distances.
 
     scikit-learn's k-d tree on a CPU; pytorch3d's kernel where the points are on a GPU and pytorch3d
@@ -33,9 +31,7 @@ def knn(
     return torch.from_numpy(index).to(points.device), torch.from_numpy(distance).to(points)
 
 
-def laplacian_energy(
-    values: Float[Tensor, "n d"], index: Int[Tensor, "n k"]
-) -> Float[Tensor, ""]:
+def laplacian_energy(values: Float[Tensor, "n d"], index: Int[Tensor, "n k"]) -> Float[Tensor, ""]:
     """Mean squared uniform Laplacian of per-point values (ours; NPGA names the idea)."""
     n, k = index.shape
     neighbours = values.index_select(0, index.reshape(-1)).reshape(n, k, -1)

@@ -60,7 +60,7 @@ def resize_area(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def labelled(image: ImageArray, text: str) -> ImageArray:
     """The picture with a strip of text above it."""
-    height, width, _ = image.shape
+    width = image.shape[1]
     strip = Image.new("RGB", (width, 18), (24, 24, 24))
     ImageDraw.Draw(strip).text((4, 3), text, fill=(235, 235, 235))
     return np.concatenate([np.asarray(strip), image], 0)

@@ -93,5 +93,7 @@ class Mesh:
         )
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(body.export(file_type="ply"))
+        content = body.export(file_type="ply")
+        assert isinstance(content, bytes)
+        partial.write_bytes(content)
         os.replace(partial, path)

@@ -106,13 +106,21 @@ def zbuffer(
     screen = np.stack(
         [homogeneous[:, 0] * inverse, homogeneous[:, 1] * inverse, depth, inverse], axis=1
     )
-    return _zbuffer_bands(np.ascontiguousarray(screen), faces, width, height)
+    return rasterize_screen(screen, faces, width, height)
+
+
+def rasterize_screen(
+    screen: np.ndarray, faces: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The z-buffer on vertices that are projected already: rows (x px, y px, depth, 1 / depth).
+
+    For maps that are no pinhole pictures (an unwrapped texture). Results as `zbuffer`.
+    """
+    return _zbuffer_bands(np.ascontiguousarray(screen, dtype=np.float64), faces, width, height)
 
 
 @numba.njit(cache=True)
-def _row_range(
-    screen: np.ndarray, faces: np.ndarray, height: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _row_range(screen: np.ndarray, faces: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
     """First and last pixel row whose centre each face may cover (empty for dropped faces)."""
     count = faces.shape[0]
     first = np.empty(count, np.int32)
@@ -229,5 +237,7 @@ def _rasterize_pytorch3d(
         bary_images.append(torch.where(hit[..., None], bary[0, ..., 0, :], 0.0))
         depth_images.append(torch.where(hit, zbuf[0, ..., 0], 0.0))
     return MeshFragments(
-        face=torch.stack(face_images), bary=torch.stack(bary_images), depth=torch.stack(depth_images)
+        face=torch.stack(face_images),
+        bary=torch.stack(bary_images),
+        depth=torch.stack(depth_images),
     )

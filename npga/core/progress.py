@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -15,8 +15,8 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def bar(label: str, total: int, initial: int = 0) -> "tqdm[None]":
-    """A progress bar with time left on stderr; a line every ten seconds where that is no terminal."""
+def bar(label: str, total: int, initial: int = 0) -> "tqdm[Any]":
+    """A bar with time left on stderr; a line every ten seconds where that is no terminal."""
     interval = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(
         total=total,
@@ -30,9 +30,7 @@ def bar(label: str, total: int, initial: int = 0) -> "tqdm[None]":
     )
 
 
-def track_progress(
-    items: Iterable[Item], label: str, total: int | None = None
-) -> Iterator[Item]:
+def track_progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
     """The items, with a bar that moves as they are taken."""
     if total is None:
         total = len(items)  # pyright: ignore[reportArgumentType]

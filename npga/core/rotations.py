@@ -21,7 +21,7 @@ def matrix_from_quat(quat: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
 
 
 def quat_from_matrix(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
-    """The unit quaternion of a rotation matrix, w >= 0 (Shepperd's method, best-conditioned row)."""
+    """The unit quaternion of a rotation matrix, w >= 0 (Shepperd: the best-conditioned row)."""
     m = rotation
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     a, b, c = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]

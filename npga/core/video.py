@@ -25,7 +25,7 @@ class VideoInfo:
 
 def _unreadable(path: Path, error: Exception) -> CaptureError:
     return CaptureError(
-        f"The video {path} cannot be decoded ({type(error).__name__}); a complete mp4 was expected.",
+        f"The video {path} cannot be decoded ({type(error).__name__}); a whole mp4 was expected.",
         "Copy or download it again; a truncated file cannot be repaired.",
     )
 
@@ -40,7 +40,7 @@ def probe_video(path: str | Path) -> VideoInfo:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             return VideoInfo(stream.width, stream.height, rate, stream.frames)
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.error.FFmpegError, OSError, IndexError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -55,7 +55,7 @@ def read_video(path: str | Path) -> Iterator[ImageArray]:
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
                 yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (av.error.FFmpegError, OSError, IndexError) as error:
         raise _unreadable(path, error) from None
 
 

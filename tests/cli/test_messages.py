@@ -83,9 +83,7 @@ def test_a_folder_that_is_no_capture(capsys: pytest.CaptureFixture[str], tmp_pat
 def test_a_truncated_video(capsys: pytest.CaptureFixture[str], capture: Path, tmp_path: Path):
     video = capture / "007" / "sequences" / "EXP-2-eyes" / "images" / f"cam_{SERIALS[1]}.mp4"
     video.write_bytes(video.read_bytes()[:900])
-    text = refused(
-        capsys, "track", f"capture={capture}", f"out={tmp_path / 'o'}", "landmarks=none"
-    )
+    text = refused(capsys, "track", f"capture={capture}", f"out={tmp_path / 'o'}", "landmarks=none")
     assert video.name in text
 
 
@@ -154,7 +152,7 @@ def test_a_checkpoint_of_another_version(capsys: pytest.CaptureFixture[str], tmp
 def test_a_cuda_back_end_without_cuda(
     capsys: pytest.CaptureFixture[str], good_capture: Path, tmp_path: Path
 ):
-    if torch.cuda.is_available():  # noqa: TID251
+    if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     text = refused(
         capsys,
@@ -174,9 +172,7 @@ def test_no_disk_space_is_told_before_the_work(
 ):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    text = refused(
-        capsys, "capture", "check", f"capture={capture}", f"out={tmp_path / 'o'}"
-    )
+    text = refused(capsys, "capture", "check", f"capture={capture}", f"out={tmp_path / 'o'}")
     assert "free" in text.lower()
 
 
@@ -205,7 +201,8 @@ def test_no_traceback_in_a_real_process_and_the_import_is_light():
     )
     assert run.returncode == 2
     assert len(run.stderr.strip().splitlines()) == 2
-    code = "import sys, npga, nphm_tracking; print(any(m in sys.modules for m in ('numba','hydra','av')))"
+    heavy = "('numba', 'hydra', 'av', 'mediapipe', 'pycolmap')"
+    code = f"import sys, npga, nphm_tracking; print(any(m in sys.modules for m in {heavy}))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 

@@ -22,7 +22,9 @@ from npga.core.similarity import Similarity, fit_similarity
 def rotvecs(seed: int = 0) -> torch.Tensor:
     """Uniform directions with angles from 1e-9 to nearly pi."""
     g = torch.Generator().manual_seed(seed)
-    axis = torch.nn.functional.normalize(torch.randn(60, 3, generator=g, dtype=torch.float64), dim=1)
+    axis = torch.nn.functional.normalize(
+        torch.randn(60, 3, generator=g, dtype=torch.float64), dim=1
+    )
     angle = torch.cat([torch.logspace(-9, -2, 20), torch.linspace(0.1, math.pi - 1e-3, 40)])
     return axis * angle.double()[:, None]
 

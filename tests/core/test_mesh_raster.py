@@ -130,7 +130,11 @@ def test_closed_surface_has_no_cracks() -> None:
     vertices, faces = sphere(60, 90, 0.25)
     cameras = two_cameras(240, 200)
     zoomed = Cameras(
-        cameras.K * torch.tensor([[4.0], [4.0], [1.0]]), cameras.cam_from_world, 240, 200, ("a", "b")
+        cameras.K * torch.tensor([[4.0], [4.0], [1.0]]),
+        cameras.cam_from_world,
+        240,
+        200,
+        ("a", "b"),
     )
     face = rasterize_mesh(vertices, faces, zoomed).face
     pixels, _ = zoomed.project(torch.zeros(1, 3))
@@ -143,7 +147,11 @@ def test_projected_vertices_land_on_the_mask() -> None:
     vertices, faces = sphere(30, 40, 0.15)
     cameras = two_cameras(240, 176)
     cameras = Cameras(
-        cameras.K * torch.tensor([[4.0], [4.0], [1.0]]), cameras.cam_from_world, 240, 176, ("a", "b")
+        cameras.K * torch.tensor([[4.0], [4.0], [1.0]]),
+        cameras.cam_from_world,
+        240,
+        176,
+        ("a", "b"),
     )
     mask = rasterize_mesh(vertices, faces, cameras).face >= 0
     pixels, _ = cameras.project(0.98 * vertices)
@@ -166,7 +174,9 @@ def test_refuses_indices_out_of_range() -> None:
 
 
 def test_no_camera_and_no_face_are_fine() -> None:
-    fragments = rasterize_mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), two_cameras())
+    fragments = rasterize_mesh(
+        torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long), two_cameras()
+    )
     assert (fragments.face == -1).all()
 
 

@@ -39,7 +39,9 @@ def test_ssim_equals_the_slow_twin_in_value_and_gradient():
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(2, 12, 9, generator=g, dtype=torch.float64)
     fast_x, slow_x = x.clone().requires_grad_(), x.clone().requires_grad_()
-    fast = ssim_map(fast_x[None, :, :, None].expand(1, 12, 9, 3), y[None, :, :, None].expand(1, 12, 9, 3))
+    fast = ssim_map(
+        fast_x[None, :, :, None].expand(1, 12, 9, 3), y[None, :, :, None].expand(1, 12, 9, 3)
+    )
     slow = slow_ssim(slow_x, y)
     assert torch.allclose(fast[0, :, :, 0], slow, atol=1e-12)
     fast.mean().backward()

@@ -1,7 +1,7 @@
 """Calibrated multi-view frames of one person, from any of three folder layouts.
 
-``open_capture(root, participant)`` gives a ``Capture``; its ``views`` are pictures at a working size,
-decoded once into a cache that lies beside the capture and never inside it. ``CaptureWriter`` writes
+``open_capture(root, participant)`` gives a ``Capture``; its ``views`` are pictures at a working
+size, decoded once into a cache that lies beside the capture and never inside it. ``writer`` writes
 the NeRSemble v2 layout; ``check`` is the doctor.
 """
 

@@ -1,6 +1,6 @@
 """The decode-once cache: one file of encoded frames per clip, picture size and frame stride.
 
-    magic | frame 0 | frame s | frame 2s ... | footer (JSON: byte offsets, shape) | footer size | magic
+    magic | frame 0 | frame s | frame 2s ... | footer (JSON: offsets) | footer size | magic
 
 Pictures are JPEG (quality 95, 4:4:4), mattes deflated bytes (lossless): at 275x401 about 40 kB and
 5 kB a frame against 331 kB and 110 kB raw, and a millisecond to read. A file appears under its name

@@ -1,7 +1,7 @@
 """Reading calibration files, and what can be wrong with them.
 
-``cam_from_world`` (NeRSemble: ``world_2_cam``) is 4x4, world to camera, OpenCV axes, metres; K is 3x3
-in pixels, without distortion. A ``Fault`` makes one camera (or one file) unusable.
+``cam_from_world`` (NeRSemble: ``world_2_cam``) is 4x4, world to camera, OpenCV axes, metres; K is
+3x3 in pixels, without distortion. A ``Fault`` makes one camera (or one file) unusable.
 """
 
 import json
@@ -37,7 +37,8 @@ def read_json(path: Path) -> dict[str, object]:
     except ValueError as error:
         raise CaptureError(f"{path} is no JSON: {error}.", AGAIN) from None
     if not isinstance(values, dict):
-        raise CaptureError(f"{path} holds a {type(values).__name__}; an object was expected.", AGAIN)
+        kind = type(values).__name__
+        raise CaptureError(f"{path} holds a {kind}; an object was expected.", AGAIN)
     return values
 
 
@@ -82,7 +83,7 @@ def intrinsics_problem(matrix: NDArray[np.float64] | None) -> str | None:
 def read_color_matrices(
     path: Path, serials: tuple[str, ...]
 ) -> tuple[dict[str, NDArray[np.float64]], list[Fault]]:
-    """Colour matrices by serial (none where there is no file), and the cameras without a good one."""
+    """Colour matrices by serial (none where there is no file), and who lacks a good one."""
     if not path.is_file():
         return {}, []
     stored = read_json(path)

@@ -1,11 +1,13 @@
 """A clip: one camera's video file, or its folder of stills; read in order at a working size.
 
-Pictures shrink by area averaging while they are converted to RGB (swscale for videos: one pass in C,
-within two levels of a box filter on the full picture), as ``nersemble_data`` shrinks before correcting.
+Pictures shrink by area averaging, before any colour correction, as ``nersemble_data`` does. Videos
+do it in swscale, in two passes: to RGB, then smaller. Both at once would be twice as fast and 1.3
+levels too bright; in two passes the mean error is 0.2 levels and the largest 1 (measured).
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 from npga.core.errors import CaptureError
 from npga.core.images import read_image, resize_area
 from npga.core.video import VideoInfo, probe_video
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 STILLS = (".png", ".jpg", ".jpeg")
 AGAIN = "Copy or download it again; a truncated file cannot be repaired."
@@ -58,32 +63,32 @@ def count_frames(path: Path) -> int:
     """The number of frames that really decode; raises CaptureError for a clip that breaks off."""
     if path.is_dir():
         return len([_read_still(still) for still in list_stills(path)])
-    return sum(1 for _ in _read_video(path, 16, 16, None, 1 << 30, every=True))
+    return sum(1 for _ in _decode(path))
 
 
 def _read_video(
-    path: Path, width: int, height: int, stop: int | None, stride: int, *, every: bool = False
+    path: Path, width: int, height: int, stop: int | None, stride: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """``every`` also yields (an empty array) for frames between strides, which is cheap."""
-    import av
     from av.video.reformatter import VideoReformatter
 
-    convert = VideoReformatter()
-    nothing = np.zeros((0, 0, 3), np.uint8)
+    convert, shrink = VideoReformatter(), VideoReformatter()
+    for index, frame in enumerate(_decode(path)):
+        if stop is not None and index >= stop:
+            return
+        if index % stride == 0:
+            picture = convert.reformat(frame, format="rgb24")
+            method = "AREA" if width <= picture.width else "BICUBIC"
+            small = shrink.reformat(picture, width, height, interpolation=method)
+            yield small.to_ndarray()
+
+
+def _decode(path: Path) -> "Iterator[VideoFrame]":
+    """All frames of a video in order, single-threaded."""
+    import av
+
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            method = "AREA" if width <= stream.width else "BICUBIC"
-            for index, frame in enumerate(container.decode(stream)):
-                if stop is not None and index >= stop:
-                    return
-                if index % stride == 0:
-                    picture = convert.reformat(
-                        frame, width, height, "rgb24", interpolation=method
-                    )
-                    yield picture.to_ndarray()
-                elif every:
-                    yield nothing
+            yield from container.decode(container.streams.video[0])
     except (av.FFmpegError, OSError, IndexError) as error:
         raise CaptureError(
             f"The video {path} cannot be decoded ({type(error).__name__}); a complete mp4 was "

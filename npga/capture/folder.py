@@ -8,8 +8,8 @@
     <root>/<sequence>/clouds/frame_00000.pcd
     <root>/background/cam_left.png
 
-Only cameras.json and one sequence are needed. K belongs to pictures of (width, height) and is scaled
-to whatever size the videos have; poses are world to camera, OpenCV axes, metres. Cameras keep the
+Only cameras.json and one sequence are needed. K belongs to pictures of (width, height) and is
+scaled to whatever size the videos have; poses are world to camera, OpenCV axes, metres. Cameras keep the
 order of cameras.json. ``fps`` is used for folders of stills. ``name`` is the participant (otherwise
 the folder's name).
 """
@@ -49,7 +49,7 @@ def read_folder(root: Path, participant: str | int | None) -> tuple[Capture, lis
     name = str(stored.get("name", root.name))
     if participant is not None and str(participant) != name:
         raise CaptureError(
-            f"There is no participant {participant} in {root}, which is the plain folder of {name}.",
+            f"There is no participant {participant} in {root}, the plain folder of {name}.",
             f"Leave participant out, or give participant={name}.",
         )
     rig, faults = [], []

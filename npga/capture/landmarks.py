@@ -40,7 +40,7 @@ def write_landmarks(path: Path | str, landmarks: Landmarks2D) -> None:
 
 
 def read_landmarks(path: Path | str) -> Landmarks2D:
-    """Landmarks of one sequence; raises CaptureError for a file that is broken or something else."""
+    """Landmarks of one sequence; raises CaptureError for a broken file."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             points, confidence, frames, serials, size = (stored[key] for key in KEYS)
@@ -52,8 +52,8 @@ def read_landmarks(path: Path | str) -> Landmarks2D:
         ) from None
     if points.shape != (len(frames), len(serials), *confidence.shape[2:], 2):
         raise CaptureError(
-            f"{path}: points {points.shape} do not fit {len(frames)} frames, {len(serials)} cameras "
-            f"and confidence {confidence.shape}.",
+            f"{path}: points {points.shape} do not fit {len(frames)} frames, {len(serials)} "
+            f"cameras and confidence {confidence.shape}.",
             "Make it again, or delete it to do without.",
         )
     return Landmarks2D(

@@ -1,8 +1,8 @@
 """Mattes: how much of a pixel is head, 0..255.
 
 Matte videos are lossy, so what is nearly 0 or 255 is taken for it. Without them, the difference to
-stills of the empty stage makes a rough matte: it misses where the head has the stage's colour, takes
-shadows for head, and its hair is hard-edged. Good mattes come from a matting network, run outside.
+stills of the empty stage makes a rough matte: it misses where the head has the stage's colour,
+takes shadows for head, and its hair is hard-edged. Good mattes come from a matting network, run outside.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def matte_from_background(
 ) -> NDArray[np.uint8]:
     """A rough matte [h w] from a picture and the empty stage [h w 3], both uncorrected.
 
-    Largest channel difference, smoothed over 3x3; the largest connected region with its holes filled.
+    Largest channel difference, smoothed over 3x3; the largest region with its holes filled.
     """
     difference = np.abs(image.astype(np.float32) - background.astype(np.float32)).max(2)
     smooth = ndimage.uniform_filter(difference, 3)

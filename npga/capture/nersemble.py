@@ -7,8 +7,8 @@
     <PPP>/sequences/BACKGROUND/image_<SERIAL>.jpg                                    (v2)
 
 ``intrinsics`` is one matrix for pictures of 2200x3208 in v2 (unless ``width`` and ``height`` say
-otherwise) and one matrix per camera at the size of the videos in the benchmark, whose pictures stand
-on white. Source: nersemble-data 0.0.6 and nersemble-benchmark 0.2.0.
+otherwise) and one matrix per camera at the size of the videos in the benchmark, whose pictures
+stand on white. Source: nersemble-data 0.0.6 and nersemble-benchmark 0.2.0.
 """
 
 import re

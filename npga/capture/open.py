@@ -4,7 +4,7 @@
     <root>/<PPP>/calibration/camera_params.json             NeRSemble v2, or a benchmark task folder
     <root>/nvs|mono_flame_avatar/<PPP>/calibration/...      NeRSemble benchmark
 
-Whether NeRSemble files are v2 or benchmark is told by ``intrinsics`` (one matrix, or one per camera).
+Whether NeRSemble files are v2 or benchmark is told by ``intrinsics`` (one matrix, or several).
 """
 
 from pathlib import Path

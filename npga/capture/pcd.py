@@ -127,7 +127,7 @@ def _parse_header(data: bytes, path: Path) -> tuple[np.dtype, int, int]:
         ]
         record = np.dtype(list(zip(names, kinds, strict=True)))
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise CaptureError(f"{path} has a PCD header that makes no sense: {error}.", AGAIN) from None
+        raise CaptureError(f"{path} has no proper PCD header: {error}.", AGAIN) from None
     if count < 0 or not set(POSITION) <= set(names):
         raise CaptureError(f"{path} has the fields {' '.join(names)}; x y z are needed.", AGAIN)
     return record, count, start

@@ -1,8 +1,8 @@
 """``Capture.views``: pictures and mattes of some frames by some cameras, out of the cache.
 
 What the cache lacks is decoded first, one sequential pass per clip, two clips at a time. The cache
-keeps every s-th frame, where s is the common stride of the frames that were asked for (0, 3, 6 -> 3),
-and serves any later request whose stride is a multiple of s.
+keeps every s-th frame, where s is the common stride of the frames that were asked for (0, 3, 6
+-> 3), and serves any later request whose stride is a multiple of s.
 """
 
 import math
@@ -188,8 +188,8 @@ def _background(capture: Capture, serial: str) -> Path:
         still = next(iter(list_stills(still)), None)
     if still is None:
         raise CaptureError(
-            f"Camera {serial} in {capture.root} has neither a matte nor a still of the empty stage, "
-            "though others have.",
+            f"Camera {serial} in {capture.root} has neither a matte nor a still of the empty "
+            "stage, though others have.",
             "Add its BACKGROUND still, or leave the camera out (serials).",
         )
     return still

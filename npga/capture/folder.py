@@ -9,9 +9,9 @@
     <root>/background/cam_left.png
 
 Only cameras.json and one sequence are needed. K belongs to pictures of (width, height) and is
-scaled to whatever size the videos have; poses are world to camera, OpenCV axes, metres. Cameras keep the
-order of cameras.json. ``fps`` is used for folders of stills. ``name`` is the participant (otherwise
-the folder's name).
+scaled to whatever size the videos have; poses are world to camera, OpenCV axes, metres. Cameras
+keep the order of cameras.json. ``fps`` is used for folders of stills. ``name`` is the participant
+(otherwise the folder's name).
 """
 
 from pathlib import Path

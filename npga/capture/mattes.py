@@ -2,7 +2,8 @@
 
 Matte videos are lossy, so what is nearly 0 or 255 is taken for it. Without them, the difference to
 stills of the empty stage makes a rough matte: it misses where the head has the stage's colour,
-takes shadows for head, and its hair is hard-edged. Good mattes come from a matting network, run outside.
+takes shadows for head, and its hair is hard-edged. Good mattes come from a matting network, run
+outside.
 """
 
 import numpy as np

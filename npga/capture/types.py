@@ -6,7 +6,7 @@ World: metres, +y up, +z from the face to the cameras, +x to the subject's left.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from npga.core.cameras import Cameras
 
 
-class Layout(str, Enum):
+class Layout(StrEnum):
     """How the folders of a capture are arranged."""
 
     nersemble = "nersemble"
@@ -25,7 +25,7 @@ class Layout(str, Enum):
     folder = "folder"
 
 
-class MatteSource(str, Enum):
+class MatteSource(StrEnum):
     """Where the mattes of a sequence come from."""
 
     files = "files"

@@ -15,8 +15,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from npga.core.cameras import Cameras
 from npga.core.gaussians import Gaussians
 from npga.raster.cpu import blend, project
-from npga.raster.cpu.pool import run_spans, spans
-from npga.raster.cpu.tiles import TILE_H, TILE_W, TileLists, tile_lists
+from npga.raster.cpu.pool import even_spans, run_spans, spans
+from npga.raster.cpu.tiles import TILE_W, TileLists, tile_lists
 from npga.raster.types import RenderedImages
 
 
@@ -80,13 +80,9 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
-def _even_spans(items: int) -> list[tuple[int, int]]:
-    return spans(range(items + 1), torch.get_num_threads())
-
-
-def _tile_spans(lists: TileLists, tiles: int) -> list[tuple[int, int]]:
-    work = lists.tile_starts + 32 * np.arange(tiles + 1)  # an empty tile costs about 32 hits
-    return spans(work.tolist(), torch.get_num_threads())
+def _tile_spans(lists: TileLists) -> list[tuple[int, int]]:
+    # an empty tile costs about as much as 32 hits
+    return spans(lists.tile_starts + 32 * np.arange(len(lists.tile_starts)))
 
 
 class _Project(torch.autograd.Function):
@@ -106,7 +102,7 @@ class _Project(torch.autograd.Function):
         opacities, depths = means.new_empty(c, n), means.new_empty(c, n)
         radii = torch.empty(c, n, dtype=torch.int32)
         run_spans(
-            project.project_forward, _even_spans(n),
+            project.project_forward, even_spans(n),
             view.cameras, (float(view.width), float(view.height)), float(view.near), view.antialias,
             *map(_array, (means, quats, log_scales, logits)),
             *(t.numpy() for t in (means2d, conics, opacities, depths, radii)),
@@ -123,7 +119,7 @@ class _Project(torch.autograd.Function):
         view = ctx.view
         gradients = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs]
         run_spans(
-            project.project_backward, _even_spans(len(inputs[0])),
+            project.project_backward, even_spans(len(inputs[0])),
             view.cameras, (float(view.width), float(view.height)), view.antialias,
             *map(_array, inputs), radii.numpy(), *map(_array, v_outputs[:4]),
             *(t.numpy() for t in gradients),
@@ -149,15 +145,15 @@ class _Blend(torch.autograd.Function):
         c, h, w = len(view.cameras), view.height, view.width
         image = colors.new_empty(c, h, w, colors.shape[1])
         alpha, depth = colors.new_empty(c, h, w), colors.new_empty(c, h, w)
-        tiles_x, tiles_y = -(-w // TILE_W), -(-h // TILE_H)
+        tiles_x = -(-w // TILE_W)
         footprints = [_array(t) for t in (means2d, conics, opacities, depths, radii)]
         drawn = []
         for camera in range(c):
             lists = tile_lists(*(t[camera] for t in footprints), (w, h))
             last_hit = np.empty((h, w), np.int32)
             run_spans(
-                blend.blend_forward, _tile_spans(lists, tiles_x * tiles_y),
-                tiles_x, lists.tile_starts, lists.hit_rank, lists.packed, lists.order,
+                blend.blend_forward, _tile_spans(lists),
+                tiles_x, lists.tile_starts, lists.hits, lists.packed,
                 _array(colors), _array(background),
                 image[camera].numpy(), alpha[camera].numpy(), depth[camera].numpy(), last_hit,
             )  # fmt: skip
@@ -173,8 +169,8 @@ class _Blend(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         colors, background, alpha, means2d = ctx.saved_tensors
         c, n = means2d.shape[:2]
-        v_means2d, v_conics = colors.new_zeros(c, n, 2), colors.new_zeros(c, n, 3)
-        v_opacities, v_depths = colors.new_zeros(c, n), colors.new_zeros(c, n)
+        v_means2d, v_conics = colors.new_empty(c, n, 2), colors.new_empty(c, n, 3)
+        v_opacities, v_depths = colors.new_empty(c, n), colors.new_empty(c, n)
         v_colors = torch.zeros_like(colors, memory_format=torch.contiguous_format)
         clear_end = 1 - alpha
         for camera, drawn in enumerate(ctx.drawn):
@@ -182,8 +178,7 @@ class _Blend(torch.autograd.Function):
             slots = _blend_backward(drawn, ctx.view, _array(colors), _array(background), pixels)
             targets = (v_means2d, v_conics, v_opacities, v_depths)
             run_spans(
-                blend.gather_slots, _even_spans(len(drawn.lists.order)),
-                drawn.lists.slot_starts, drawn.lists.order, slots,
+                blend.gather_slots, even_spans(n), drawn.lists.slot_starts, slots,
                 *(t[camera].numpy() for t in targets), v_colors.numpy(),
             )  # fmt: skip
         v_background = None
@@ -201,11 +196,12 @@ def _blend_backward(
 ) -> np.ndarray:
     """The gradients of every hit of one camera, [hits, GEOMETRY + k + 1]."""
     lists = drawn.lists
-    slots = np.empty((len(lists.hit_slot), blend.GEOMETRY + colors.shape[1] + 1), colors.dtype)
-    tiles_x, tiles_y = -(-view.width // TILE_W), -(-view.height // TILE_H)
+    width = blend.GEOMETRY + colors.shape[1] + 1
+    slots = torch.empty(len(lists.hits), width, dtype=torch.from_numpy(colors).dtype).numpy()
+    tiles_x = -(-view.width // TILE_W)
     run_spans(
-        blend.blend_backward, _tile_spans(lists, tiles_x * tiles_y),
-        tiles_x, lists.tile_starts, lists.hit_rank, lists.hit_slot, lists.packed, lists.order,
+        blend.blend_backward, _tile_spans(lists),
+        tiles_x, lists.tile_starts, lists.hits, lists.packed,
         colors, background, drawn.last_hit, *pixels, slots,
     )  # fmt: skip
     return slots

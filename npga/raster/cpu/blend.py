@@ -55,35 +55,33 @@ def _scratch(items, like) -> np.ndarray:
 
 
 @njit(**_OPTIONS)
-def _rows(packed, rank, top) -> tuple[int, int]:
+def _rows(packed, i, top) -> tuple[int, int]:
     """First and one past the last row of the tile whose pixel centres the ellipse can cover."""
-    my, half = float(packed[rank, MY]) - top, float(packed[rank, HALF_HEIGHT])
+    my, half = float(packed[i, MY]) - top, float(packed[i, HALF_HEIGHT])
     first = int(np.ceil(max(0.0, my - half - 0.5)))
     last = int(np.floor(min(TILE_H - 1.0, my + half - 0.5))) + 1
     return first, last
 
 
 @njit(**_OPTIONS)
-def _blend_hit(s, hit, rank, left, top, packed, channels, feature, ended) -> int:
+def _blend_hit(s, hit, i, left, top, packed, channels, feature, ended) -> int:
     """Blend one hit into the tile; returns ``ended``, the bits of the rows that have ended."""
     real = s.dtype.type
     zero, one, half = real(0.0), real(1.0), real(0.5)
-    a, b, c = packed[rank, CA], packed[rank, CB], packed[rank, CC]
-    opacity = packed[rank, OPACITY]
-    dx = pixel_centres(half) - (packed[rank, MX] - real(left))
+    a, b, c = packed[i, CA], packed[i, CB], packed[i, CC]
+    opacity = packed[i, OPACITY]
+    dx = pixel_centres(half) - (packed[i, MX] - real(left))
     across, skewed = half * a * dx * dx, b * dx
-    first, last = _rows(packed, rank, top)
+    first, last = _rows(packed, i, top)
     for y in range(first, last):
         if (ended >> y) & 1:
             continue
-        dy = real(y + top) + half - packed[rank, MY]
+        dy = real(y + top) + half - packed[i, MY]
         at = y * LANES
         sigma = across + skewed * dy + half * c * dy * dy
         fall = opacity * exp_negative(sigma)
         before = load(s, _T + at)
         seen = (fall >= real(ALPHA_MIN)) & (sigma >= zero) & (before > zero)
-        if not any_lane(seen):
-            continue
         alpha = where(seen, where(fall <= real(ALPHA_MAX), fall, real(ALPHA_MAX)), zero)
         after = before * (one - alpha)
         painted = seen & (after > real(T_MIN))
@@ -102,7 +100,7 @@ def _blend_hit(s, hit, rank, left, top, packed, channels, feature, ended) -> int
 
 @njit(**_OPTIONS)
 def blend_forward(
-    first_tile, last_tile, tiles_x, tile_starts, hit_rank, packed, order, colors, background,
+    first_tile, last_tile, tiles_x, tile_starts, hits, packed, colors, background,
     image, alpha, depth, last_hit,
 ) -> None:  # fmt: skip
     """Draw tiles first_tile..last_tile-1; ``last_hit`` [h w] counts within the tile, -1 for none."""
@@ -116,12 +114,12 @@ def blend_forward(
         s[_CHANNELS:] = 0
         ended, start = 0, tile_starts[tile]
         for hit in range(start, tile_starts[tile + 1]):
-            rank = hit_rank[hit]
+            i = hits[hit, 0]
             for k in range(channels):
-                s[feature + k] = colors[order[rank], k]
-            s[feature + channels] = packed[rank, DEPTH]
+                s[feature + k] = colors[i, k]
+            s[feature + channels] = packed[i, DEPTH]
             ended = _blend_hit(
-                s, hit - start, rank, left, top, packed, channels + 1, feature, ended
+                s, hit - start, i, left, top, packed, channels + 1, feature, ended
             )
             if ended == _ALL_ROWS:
                 break
@@ -160,31 +158,29 @@ def _load_tile(s, left, top, background, last_hit, clear_end, v_image, v_alpha, 
 
 
 @njit(**_OPTIONS)
-def _hit_backward(s, hit, rank, left, top, packed, channels, v_feature, slot) -> None:
+def _hit_backward(s, hit, i, left, top, packed, channels, v_feature, slot) -> None:
     """Step T and S back over one hit and fill its slot.
 
     q = d loss / d log(fall) and its moments in dx, dy give the gradients of mean and conic.
     """
     real = s.dtype.type
     zero, one, half = real(0.0), real(1.0), real(0.5)
-    a, b, c = packed[rank, CA], packed[rank, CB], packed[rank, CC]
-    opacity, feature = packed[rank, OPACITY], v_feature + channels * LANES
-    dx = pixel_centres(half) - (packed[rank, MX] - real(left))
+    a, b, c = packed[i, CA], packed[i, CB], packed[i, CC]
+    opacity, feature = packed[i, OPACITY], v_feature + channels * LANES
+    dx = pixel_centres(half) - (packed[i, MX] - real(left))
     across, skewed = half * a * dx * dx, b * dx
     nothing = dx * zero
     q0 = q1 = q2 = nothing
     for k in range(channels):
         store(s, v_feature + k * LANES, nothing)
-    first, last = _rows(packed, rank, top)
+    first, last = _rows(packed, i, top)
     for y in range(first, last):
-        dy = real(y + top) + half - packed[rank, MY]
+        dy = real(y + top) + half - packed[i, MY]
         at = y * LANES
         sigma = across + skewed * dy + half * c * dy * dy
         fall = opacity * exp_negative(sigma)
         latest = load(s, _LAST + at)
         painted = (fall >= real(ALPHA_MIN)) & (sigma >= zero) & (latest >= real(hit))
-        if not any_lane(painted):
-            continue
         free = fall <= real(ALPHA_MAX)
         alpha = where(painted, where(free, fall, real(ALPHA_MAX)), zero)
         inverse = one / (one - alpha)
@@ -212,7 +208,7 @@ def _hit_backward(s, hit, rank, left, top, packed, channels, v_feature, slot) ->
 
 @njit(**_OPTIONS)
 def blend_backward(
-    first_tile, last_tile, tiles_x, tile_starts, hit_rank, hit_slot, packed, order, colors,
+    first_tile, last_tile, tiles_x, tile_starts, hits, packed, colors,
     background, last_hit, clear_end, v_image, v_alpha, v_depth, slots,
 ) -> None:  # fmt: skip
     """Fill the slots [hits, GEOMETRY + k + 1] of the hits of tiles first_tile..last_tile-1."""
@@ -227,34 +223,31 @@ def blend_backward(
             s, left, top, background, last_hit, clear_end, v_image, v_alpha, v_depth
         )
         for hit in range(start + latest + 1, stop):
-            slots[hit_slot[hit], :] = 0
+            slots[hits[hit, 1], :] = 0
         for hit in range(start + latest, start - 1, -1):
-            rank = hit_rank[hit]
+            i = hits[hit, 0]
             for k in range(channels - 1):
-                s[feature + k] = colors[order[rank], k]
-            s[feature + channels - 1] = packed[rank, DEPTH]
+                s[feature + k] = colors[i, k]
+            s[feature + channels - 1] = packed[i, DEPTH]
             _hit_backward(
-                s, hit - start, rank, left, top, packed, channels, v_feature, slots[hit_slot[hit]]
+                s, hit - start, i, left, top, packed, channels, v_feature, slots[hits[hit, 1]]
             )
 
 
 @njit(**_OPTIONS)
 def gather_slots(
-    first_rank, last_rank, slot_starts, order, slots,
-    v_means2d, v_conics, v_opacities, v_depths, v_colors,
-):  # fmt: skip
-    """Sum the slots of ranks first_rank..last_rank-1, in order; colours add to what is there."""
+    first, last, slot_starts, slots, v_means2d, v_conics, v_opacities, v_depths, v_colors
+) -> None:
+    """Sum the slots of Gaussians first..last-1, in order; colours add to what is there."""
     channels = v_colors.shape[1]
-    total = np.empty(slots.shape[1], slots.dtype)
-    for rank in range(first_rank, last_rank):
-        i = order[rank]
-        total[:] = 0
-        for slot in range(slot_starts[rank], slot_starts[rank + 1]):
-            for j in range(len(total)):
-                total[j] += slots[slot, j]
-        v_means2d[i, 0], v_means2d[i, 1] = total[0], total[1]
-        v_conics[i, 0], v_conics[i, 1], v_conics[i, 2] = total[2], total[3], total[4]
-        v_opacities[i] = total[5]
+    sums = np.zeros(slots.shape[1], slots.dtype)
+    for i in range(first, last):
+        sums[:] = 0
+        for slot in range(slot_starts[i], slot_starts[i + 1]):
+            for j in range(len(sums)):
+                sums[j] += slots[slot, j]
+        v_means2d[i, 0], v_means2d[i, 1] = sums[0], sums[1]
+        v_conics[i, 0], v_conics[i, 1], v_conics[i, 2] = sums[2], sums[3], sums[4]
+        v_opacities[i], v_depths[i] = sums[5], sums[GEOMETRY + channels]
         for k in range(channels):
-            v_colors[i, k] += total[GEOMETRY + k]
-        v_depths[i] = total[GEOMETRY + channels]
+            v_colors[i, k] += sums[GEOMETRY + k]

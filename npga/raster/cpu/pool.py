@@ -8,7 +8,9 @@ own layer aborts when two threads draw at once, and it compiles twice as long.
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
+import numpy as np
 import torch
 
 _CHUNKS_PER_THREAD = 6
@@ -16,26 +18,21 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)
 
 
-def spans(cumulative_work: list[int] | range, threads: int) -> list[tuple[int, int]]:
-    """Cut items 0..m-1 into runs of about equal work; ``cumulative_work`` [m + 1] starts at 0.
+def spans(work: np.ndarray) -> list[tuple[int, int]]:
+    """Cut items 0..m-1 into runs of about equal work; ``work`` [m + 1] is cumulative, from 0.
 
     The runs do not influence any result, only who computes it.
     """
-    items, total = len(cumulative_work) - 1, cumulative_work[-1]
-    if threads == 1 or items < 2:
-        return [(0, items)] if items else []
-    pieces = min(items, threads * _CHUNKS_PER_THREAD)
-    runs, first = [], 0
-    for piece in range(1, pieces + 1):
-        last = first + 1
-        while last < items and cumulative_work[last] * pieces < total * piece:
-            last += 1
-        last = items if piece == pieces else last
-        runs.append((first, last))
-        first = last
-        if first >= items:
-            break
-    return runs
+    items, threads = len(work) - 1, torch.get_num_threads()
+    pieces = threads * _CHUNKS_PER_THREAD if threads > 1 else 1
+    shares = np.linspace(work[0], work[-1], pieces + 1)[1:-1]
+    cuts = np.unique([0, *np.searchsorted(work, shares), items]).tolist()
+    return list(pairwise(cuts))
+
+
+def even_spans(items: int) -> list[tuple[int, int]]:
+    """The same for items that all cost the same."""
+    return spans(np.arange(items + 1))
 
 
 def run_spans(kernel: Callable[..., None], runs: list[tuple[int, int]], *arguments: object) -> None:

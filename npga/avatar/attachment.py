@@ -20,9 +20,9 @@ from npga.core.rotations import (
 )
 from npga.core.similarity import Similarity
 
-NECK_TOP = -0.42
+NECK_TOP = -0.38
 """Canonical height, in head units, above which a Gaussian starts as all head (the chin)."""
-NECK_BOTTOM = -0.80
+NECK_BOTTOM = -0.72
 """Canonical height below which a Gaussian starts as all torso (the collar bones)."""
 
 

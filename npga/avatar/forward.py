@@ -1,13 +1,19 @@
 """F, the forward motion prior: from a canonical point and an expression code to its offset.
 
-    offset = F([x, omega, (PE(x))], [z_exp, identity])        x in head space, 1 unit = 250 mm
+    offset = sum_k basis_k(x, omega, PE(x); identity) coefficient_k(z_exp, identity)
 
-Letters: `b` codes (frames), `n` points, `e` expression size, `i` identity size, `w` width of a
-layer, `p` size of the point part of the input (x, omega and their encoding), `c` size of the
-condition (z_exp, identity). The condition is the same for all points of a frame, so each layer
-that sees the input is split, W [p, c] = W_p p + W_c c, and W_c c is computed once per frame.
+x in head space, 1 unit = 250 mm. The two factors are small networks: the basis [3 r] depends on the
+point but not on the expression, the coefficients [r] on the expression but not on the point. A new
+expression therefore costs one product of a [3n r] matrix with r numbers once the basis of the
+points is known, and blendshape-like codes are learned several times faster than by one network
+of both (measured on an ICT head: 2.3 mm against 3.6 mm after equal time).
 
-The inputs of F and its layers are ours: NPGA gives neither (`facts/npga.md` section 7, 1 and 2).
+Letters: `b` codes (frames), `n` points, `e` expression size, `i` identity size, `h` hyper
+coordinates, `r` rank, `w` width of a layer, `p` size of the point part of the input (x, omega and
+their encoding), `c` size of the condition. A layer that sees a condition shared by all points of
+a frame is split, W [p, c] = W_p p + W_c c, and W_c c is computed once per frame.
+
+All of this is ours: NPGA gives neither F's inputs nor its layers (`facts/npga.md` section 7, 1-2).
 """
 
 import math
@@ -49,7 +55,7 @@ class SplitLinear(nn.Module):
     ) -> Float[Tensor, "b n w"]:
         """W_p p + (W_c c + bias), the bracket broadcast over the points of a frame."""
         shift = functional.linear(condition, self.condition, self.bias)
-        if points.shape[0] == 1 and shift.shape[0] == 1:
+        if shift.shape[0] == 1:
             return functional.linear(points, self.point, shift[0])
         return functional.linear(points, self.point) + shift[:, None]
 
@@ -57,10 +63,11 @@ class SplitLinear(nn.Module):
 class ForwardPrior(nn.Module):
     """F: one field for all people of a head model, distilled from its backward field.
 
-    `expression_size` and `identity_size` follow the head model. The hidden layers are
-    `depth` x `width` with SiLU; the middle one sees the input again. Inputs are standardised by
-    the buffers `point_*`, `expression_*`, `identity_*` (see `standardise`) and the output is in
-    units of the buffer `offset_scale`. `head_model_checksum` names the head model F belongs to.
+    `expression_size` and `identity_size` follow the head model. The basis network has `depth`
+    hidden layers x `width` with SiLU, whose middle one sees the input again; `rank` is the number
+    of coefficients. Inputs are standardised by the buffers `point_*`, `expression_*`, `identity_*`
+    (see `standardise`); the output is in units of the buffer `offset_scale`.
+    `head_model_checksum` names the head model F belongs to.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class ForwardPrior(nn.Module):
         width: int = 96,
         depth: int = 4,
         bands: int = 0,
+        rank: int = 48,
         head_model_checksum: str = "",
     ) -> None:
         super().__init__()
@@ -87,16 +95,22 @@ class ForwardPrior(nn.Module):
             "width": width,
             "depth": depth,
             "bands": bands,
+            "rank": rank,
         }
         self.bands = bands
+        self.rank = rank
         self.skip_at = depth // 2
         self.head_model_checksum = head_model_checksum
         point_size = 3 + hyper_size + 6 * bands
-        condition_size = expression_size + identity_size
-        self.entry = SplitLinear(point_size, condition_size, width)
-        self.reentry = SplitLinear(point_size, condition_size, width)
+        self.entry = SplitLinear(point_size, identity_size, width)
+        self.reentry = SplitLinear(point_size, identity_size, width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
-        self.exit = nn.Linear(width, 3)
+        self.exit = nn.Linear(width, 3 * rank)
+        condition_size = expression_size + identity_size
+        self.linear = nn.Linear(condition_size, rank)
+        self.curved = nn.Sequential(
+            nn.Linear(condition_size, width), nn.SiLU(), nn.Linear(width, rank)
+        )
         for name, size in (
             ("point", 3 + hyper_size),
             ("expression", expression_size),
@@ -136,47 +150,55 @@ class ForwardPrior(nn.Module):
             ("identity", identities),
         ):
             scale = values.std(0, correction=0)
-            scale = torch.where(scale > 1e-4, scale, torch.ones_like(scale))
+            scale = torch.where(scale > 1e-4, scale.clamp(min=0.1 * scale.max()), 1.0)
             getattr(self, f"{name}_mean").copy_(values.mean(0))
             getattr(self, f"{name}_scale").copy_(scale)
         self.offset_scale.copy_(offsets.square().mean().sqrt().clamp(min=1e-4))
 
-    def condition(
-        self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "b i"]
-    ) -> Float[Tensor, "b c"]:
-        """The standardised condition of each code."""
-        expression = (z_exp - self.expression_mean) / self.expression_scale
-        return torch.cat([expression, (identity - self.identity_mean) / self.identity_scale], -1)
-
-    def point_part(
-        self, x: Float[Tensor, "b n 3"], omega: Float[Tensor, "b n h"]
-    ) -> Float[Tensor, "b n p"]:
-        """The standardised point part of the input with its encoding."""
-        points = (torch.cat([x, omega], dim=-1) - self.point_mean) / self.point_scale
-        if self.bands == 0:
-            return points
-        return torch.cat([points, positional_encoding(points[..., :3], self.bands)], dim=-1)
-
-    def forward(
+    def basis(
         self,
         x: Float[Tensor, "b n 3"],
         omega: Float[Tensor, "b n h"],
-        z_exp: Float[Tensor, "b e"],
         identity: Float[Tensor, "b i"],
-    ) -> Float[Tensor, "b n 3"]:
-        """Offset, in head space, that carries canonical point x to its place under z_exp.
-
-        x and omega may have b = 1 while z_exp has more codes: the points are then shared.
-        """
-        points = self.point_part(x, omega)
-        condition = self.condition(z_exp, identity)
-        h = functional.silu(self.entry(points, condition))
+    ) -> Float[Tensor, "b n 3 r"]:
+        """How each point moves per coefficient, in head units; it knows no expression."""
+        points = (torch.cat([x, omega], dim=-1) - self.point_mean) / self.point_scale
+        if self.bands:
+            encoded = positional_encoding(points[..., :3], self.bands)
+            points = torch.cat([points, encoded], dim=-1)
+        person = (identity - self.identity_mean) / self.identity_scale
+        h = functional.silu(self.entry(points, person))
         for index, layer in enumerate(self.hidden, start=1):
             h = layer(h)
             if index == self.skip_at:
-                h = h + self.reentry(points, condition)
+                h = h + self.reentry(points, person)
             h = functional.silu(h)
-        return self.exit(h) * self.offset_scale
+        unit = self.offset_scale / self.rank**0.5
+        return (self.exit(h) * unit).unflatten(-1, (3, self.rank))
+
+    def coefficients(
+        self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "b i"]
+    ) -> Float[Tensor, "b r"]:
+        """What an expression asks of the basis."""
+        expression = (z_exp - self.expression_mean) / self.expression_scale
+        person = (identity - self.identity_mean) / self.identity_scale
+        condition = torch.cat([expression, person.expand(len(expression), -1)], dim=-1)
+        return self.linear(condition) + self.curved(condition)
+
+    def forward(
+        self,
+        x: Float[Tensor, "#b n 3"],
+        omega: Float[Tensor, "#b n h"],
+        z_exp: Float[Tensor, "b e"],
+        identity: Float[Tensor, "#b i"],
+    ) -> Float[Tensor, "b n 3"]:
+        """Offset, in head space, that carries canonical point x to its place under z_exp.
+
+        x, omega and identity may have b = 1 while z_exp has more codes: they are then shared, and
+        the basis is computed once.
+        """
+        basis = self.basis(x, omega, identity)
+        return combine(basis, self.coefficients(z_exp, identity))
 
     def jacobian(
         self,
@@ -195,6 +217,17 @@ class ForwardPrior(nn.Module):
             )
             columns.append(column)
         return torch.stack(columns, dim=-1)
+
+
+def combine(
+    basis: Float[Tensor, "#b n 3 r"], coefficients: Float[Tensor, "b r"]
+) -> Float[Tensor, "b n 3"]:
+    """sum_k basis_k coefficient_k; a basis of b = 1 is shared by all codes."""
+    _, n, _, rank = basis.shape
+    if basis.shape[0] == 1:
+        flat = coefficients @ basis.reshape(3 * n, rank).T
+        return flat.reshape(len(coefficients), n, 3)
+    return (basis.flatten(1, 2) @ coefficients[..., None]).reshape(-1, n, 3)
 
 
 def save_prior(path: str | Path, prior: ForwardPrior, head_model_checksum: str) -> None:

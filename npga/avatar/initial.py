@@ -22,7 +22,7 @@ from npga.core.mesh import Mesh
 
 MOUTH = (0.0, -0.19, 0.20)
 """The middle of the mouth in NPHM's canonical space."""
-EYES = ((0.13, 0.09, 0.19), (-0.13, 0.09, 0.19))
+EYES = ((0.125, 0.08, 0.10), (-0.125, 0.08, 0.10))
 SCALP_BASE = 0.12
 """Canonical height above which, or behind the ears, the surface may carry hair."""
 REACH_INNER, REACH_OUTER = 0.08, 0.24

@@ -1,0 +1,180 @@
+"""Settings of `npga fit` and `npga evaluate`; presets lie in `configs/preset/`."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from npga.core.config import knob
+from npga.core.errors import ConfigError
+from npga.raster import Backend
+
+
+class PriorMode(str, Enum):
+    """What happens to F while an avatar is fitted."""
+
+    frozen = "frozen"
+    """F stays as distilled; no gradient passes through it (fastest)."""
+    finetune = "finetune"
+    """F stays frozen for the first 40 % of the steps, then learns at a low rate."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Learning rates of Adam; they fall exponentially to `final` of themselves."""
+
+    means: float = knob(6e-4, "canonical centres, head units per step")
+    quats: float = knob(4e-3, "rotations")
+    log_scales: float = knob(1e-2, "sizes")
+    logit_opacities: float = knob(4e-2, "opacities")
+    colors: float = knob(8e-3, "sRGB colours")
+    features: float = knob(5e-3, "latent features")
+    omega: float = knob(1e-3, "hyper coordinates (only while F learns)")
+    logit_attachment: float = knob(1e-2, "head or torso")
+    detail: float = knob(1.5e-3, "G")
+    refiner: float = knob(1e-3, "the screen-space CNN")
+    prior: float = knob(5e-5, "F, when it learns")
+    torso: float = knob(1e-3, "what the torso follows of the head")
+    poses: float = knob(3e-4, "per-frame pose corrections (rad, head units)")
+    final: float = knob(0.1, "last learning rate / first")
+
+
+@dataclass(frozen=True)
+class TermWeights:
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    l1: float = knob(0.8, "|raw - truth|")
+    ssim: float = knob(0.2, "1 - SSIM of the raw picture")
+    refined_l1: float = knob(0.8, "|refined - truth| in a random window")
+    refined_ssim: float = knob(0.2, "1 - SSIM of the refined picture in that window")
+    matte: float = knob(0.1, "|alpha - matte|")
+    smooth_features: float = knob(0.01, "Laplacian of the latent features")
+    smooth_dynamics: float = knob(0.005, "Laplacian of what F and G predict")
+    small_motion: float = knob(0.002, "mean square of G's outputs")
+    scale: float = knob(0.05, "Gaussians larger or thinner than allowed")
+    small_poses: float = knob(1.0, "mean square of the pose corrections")
+
+
+@dataclass(frozen=True)
+class DensifyConfig:
+    """Density control; see `densify.py`."""
+
+    start: int = knob(200, "first step that adds or removes Gaussians")
+    every: int = knob(150, "steps between two changes")
+    stop: float = knob(0.7, "share of all steps after which nothing changes any more")
+    growth: float = knob(0.15, "largest share of Gaussians added at once")
+    split_mm: float = knob(3.0, "Gaussians larger than this are split, smaller ones cloned")
+    min_opacity: float = knob(0.02, "fainter Gaussians are removed")
+    min_contribution: float = knob(0.05, "pixels a Gaussian must paint in its best picture")
+    probe_frames: int = knob(6, "frames drawn to measure contributions")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the avatar's networks."""
+
+    features: int = knob(12, "latent numbers per Gaussian")
+    screen_features: int = knob(3, "how many of them are drawn for the refiner")
+    detail_width: int = knob(64, "width of G")
+    detail_depth: int = knob(2, "hidden layers of G")
+    detail_bands: int = knob(3, "octaves of the positional encoding in G")
+    refiner_width: int = knob(16, "channels of the screen-space CNN")
+    neck: bool = knob(True, "G sees the head's rotation against the torso")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """One person's avatar from a capture, a track and a forward prior."""
+
+    capture: str = knob("", "capture root")
+    participant: str = knob("", "participant in it (may stay empty where there is one)")
+    track: str = knob("", "the track of that participant: file or folder")
+    prior: str = knob("", "the forward prior F (empty: the shipped one)")
+    head_model: str = knob("", "head model checkpoint (empty: the shipped open prior)")
+    out: str = knob("", "folder to write")
+    overwrite: bool = knob(False, "replace an existing result")
+    preset: str = knob("standard", "quick, standard or paper: see configs/preset")
+    sequences: list[str] = knob([], "sequences to train on (empty: all tracked but the held-out one)")
+    held_out_sequence: str = knob("FREE", "never trained on; empty: hold nothing out")
+    held_out_cameras: list[str] = knob(
+        ["222200037", "222200046", "222200039"], "serials never trained on, where the rig has them"
+    )
+    frame_stride: int = knob(1, "use every n-th tracked frame")
+    max_cameras: int = knob(16, "use at most so many training cameras")
+    width: int = knob(275, "width of the pictures to fit")
+    height: int = knob(401, "their height")
+    steps: int = knob(2000, "optimisation steps")
+    cameras_per_step: int = knob(2, "cameras of one frame that share a step")
+    initial_gaussians: int = knob(12000, "Gaussians to start with")
+    max_gaussians: int = knob(20000, "never more Gaussians than this")
+    refiner_window: int = knob(112, "side of the window the refiner is trained on, pixels")
+    prior_mode: PriorMode = knob(PriorMode.frozen, "frozen or finetune")
+    refine_poses: bool = knob(True, "learn a small pose correction per training frame")
+    save_every: int = knob(250, "steps between two saved states (for resuming)")
+    preview_every: int = knob(500, "steps between two preview pictures")
+    seed: int = knob(0, "of everything random")
+    device: str = knob("auto", "auto, cpu or cuda")
+    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
+    cache_dir: str = knob("", "decoded pictures (empty: beside the capture)")
+    optim: OptimConfig = knob(OptimConfig(), "learning rates")
+    terms: TermWeights = knob(TermWeights(), "loss weights")
+    densify: DensifyConfig = knob(DensifyConfig(), "density control")
+    network: NetworkConfig = knob(NetworkConfig(), "sizes of the networks")
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises ConfigError."""
+        for name in ("capture", "track", "out"):
+            if not getattr(self, name):
+                raise ConfigError(f"npga fit needs {name}=..., which was not given.", FIT_HINT)
+        positive = ("frame_stride", "max_cameras", "width", "height", "steps", "cameras_per_step")
+        for name in (*positive, "initial_gaussians", "max_gaussians", "refiner_window"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} is not positive.", FIT_HINT)
+        if self.initial_gaussians > self.max_gaussians:
+            raise ConfigError(
+                f"initial_gaussians={self.initial_gaussians} is more than "
+                f"max_gaussians={self.max_gaussians}.",
+                "Raise max_gaussians or start with fewer.",
+            )
+        if self.network.screen_features > self.network.features:
+            raise ConfigError(
+                f"network.screen_features={self.network.screen_features} is more than "
+                f"network.features={self.network.features}.",
+                "Only latent features can be drawn: raise network.features.",
+            )
+
+
+FIT_HINT = "`npga fit --help` lists the settings."
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Metrics of a fitted avatar on held-out cameras and on the held-out sequence."""
+
+    avatar: str = knob("", "folder or avatar.safetensors that `npga fit` wrote")
+    capture: str = knob("", "capture root")
+    participant: str = knob("", "participant in it (may stay empty where there is one)")
+    track: str = knob("", "the track of that participant: file or folder")
+    out: str = knob("", "folder to write")
+    overwrite: bool = knob(False, "replace an existing result")
+    sequences: list[str] = knob([], "training sequences to check (empty: all but the held-out one)")
+    held_out_sequence: str = knob("FREE", "the sequence of self-reenactment; empty: none")
+    held_out_cameras: list[str] = knob(
+        ["222200037", "222200046", "222200039"], "serials that were not trained on"
+    )
+    frame_stride: int = knob(4, "check every n-th tracked frame")
+    width: int = knob(275, "width of the pictures")
+    height: int = knob(401, "their height")
+    refine: bool = knob(True, "use the screen-space CNN")
+    device: str = knob("auto", "auto, cpu or cuda")
+    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
+    cache_dir: str = knob("", "decoded pictures (empty: beside the capture)")
+
+    def __post_init__(self) -> None:
+        """Check that what has no default is there; raises ConfigError."""
+        for name in ("avatar", "capture", "track", "out"):
+            if not getattr(self, name):
+                raise ConfigError(
+                    f"npga evaluate needs {name}=..., which was not given.",
+                    "`npga evaluate --help` lists the settings.",
+                )
+        if self.frame_stride < 1:
+            raise ConfigError(f"frame_stride={self.frame_stride} is not positive.", "Use 1 or more.")

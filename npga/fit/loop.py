@@ -1,0 +1,70 @@
+"""The loop of a fit, on one page. It knows nothing of disks, videos or settings."""
+
+from collections.abc import Iterable
+
+import torch
+
+from npga.avatar import Avatar
+from npga.core.errors import NpgaError
+from npga.fit.batch import FitBatch
+from npga.fit.densify import Densifier
+from npga.fit.poses import PoseCorrections
+from npga.fit.renderer import Renderer
+from npga.fit.runlog import RunLog
+from npga.fit.schedule import Schedule
+from npga.fit.terms import Scene, Terms
+
+
+def fit(
+    avatar: Avatar,
+    poses: PoseCorrections,
+    batches: Iterable[FitBatch],
+    renderer: Renderer,
+    terms: Terms,
+    densifier: Densifier,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    log: RunLog,
+    *,
+    steps: int,
+    start: int = 0,
+) -> Avatar:
+    """Optimise `avatar` and `poses` on `batches` for steps `start`..`steps`; returns the avatar.
+
+    Raises NpgaError naming the term, the step and the frame where a loss is not finite.
+    """
+    graph = densifier.graph
+    for step, batch in zip(range(start, steps), batches, strict=False):
+        schedule.apply(optimizer, step)
+        graph.turn = step
+        posed = avatar.decode(
+            batch.z_exp,
+            poses(batch.index, batch.world_from_head),
+            batch.torso,
+            learn_prior=schedule.prior_learns(step),
+        )
+        rendered = renderer(posed, batch.cameras, batch.window)
+        losses = terms(Scene(rendered, batch, avatar, posed, graph, poses.of(batch.index)))
+        total = torch.stack(list(losses.values())).sum()
+        require_finite(losses, total, step, batch)
+        total.backward()
+        densifier.observe(rendered.raster)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        densifier.act(avatar, optimizer, step)
+        log.step(step, losses, gaussians=len(avatar))
+    return avatar
+
+
+def require_finite(
+    losses: dict[str, torch.Tensor], total: torch.Tensor, step: int, batch: FitBatch
+) -> None:
+    """Raise NpgaError that names the terms, the step and the frame, if the loss is not finite."""
+    if bool(torch.isfinite(total)):
+        return
+    bad = [name for name, value in losses.items() if not bool(torch.isfinite(value))]
+    raise NpgaError(
+        f"The loss term {', '.join(bad)} is not finite at step {step}, frame {batch.frame} of "
+        f"{batch.sequence}, cameras {', '.join(batch.cameras.ids)}.",
+        "Lower optim.* rates or look at that frame; the last saved state can be resumed.",
+    )

@@ -1,0 +1,59 @@
+"""Learning rates: every group falls exponentially from its first rate to `final` of it.
+
+The optimiser is Adam with one group per kind of parameter, named like the fields of `OptimConfig`.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from npga.avatar import Avatar
+from npga.fit.config import OptimConfig, PriorMode
+from npga.fit.poses import PoseCorrections
+
+FINETUNE_FROM = 0.4
+"""Share of the steps after which F learns, in `prior_mode=finetune`."""
+NETWORKS = ("detail", "refiner", "prior", "torso")
+
+
+def build_optimizer(
+    avatar: Avatar, poses: PoseCorrections, config: OptimConfig
+) -> torch.optim.Adam:
+    """Adam over rows, networks and pose corrections; group["name"] says which is which."""
+    groups: list[dict[str, object]] = []
+    for name in Avatar.ROWS:
+        groups.append({"name": name, "params": [getattr(avatar, name)]})
+    for name in NETWORKS:
+        module: nn.Module = getattr(avatar, name)
+        groups.append({"name": name, "params": list(module.parameters())})
+    groups.append({"name": "poses", "params": list(poses.parameters())})
+    rates = asdict(config)
+    for group in groups:
+        group["lr"] = rates[str(group["name"])]
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which rate each group has at each step."""
+
+    config: OptimConfig
+    steps: int
+    prior_mode: PriorMode
+
+    def prior_learns(self, step: int) -> bool:
+        """Whether F is trained at this step."""
+        return self.prior_mode is PriorMode.finetune and step >= FINETUNE_FROM * self.steps
+
+    def rate(self, name: str, step: int) -> float:
+        """The learning rate of a group."""
+        if name in ("prior", "omega") and not self.prior_learns(step):
+            return 0.0
+        decay = self.config.final ** (step / max(1, self.steps))
+        return float(getattr(self.config, name)) * decay
+
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Set the rates of a step."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(group["name"], step)

@@ -1,0 +1,140 @@
+"""The loss of a fit: a dictionary of weighted scalars, whose keys are also the names in the log.
+
+A term of weight 0 is not computed; a weight for an unknown term is refused. Which terms there are
+follows NPGA (photometric, SSIM, Laplacian on features and on predicted dynamics, small motion);
+weights, matte, scale and pose terms are ours.
+
+Letters: `c` cameras, `h w` pixels, `n` Gaussians, `k` neighbours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from npga.avatar import Avatar, Posed
+from npga.core.errors import ConfigError
+from npga.core.losses import l1, ssim_loss
+from npga.fit.batch import FitBatch
+from npga.fit.graph import CanonicalGraph
+from npga.fit.renderer import Rendered
+
+LARGEST = 0.06
+"""Largest standard deviation of a Gaussian in head units (15 mm)."""
+THINNEST = 12.0
+"""Largest ratio of a Gaussian's longest to its middle axis."""
+PRIOR_UNIT = 0.04
+"""Head units of F's offset that weigh like one unit of G's output in the Laplacian."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a term may look at."""
+
+    rendered: Rendered
+    batch: FitBatch
+    avatar: Avatar
+    posed: Posed
+    graph: CanonicalGraph
+    pose_correction: Float[Tensor, "6"] | None
+
+
+def raw_l1(scene: Scene) -> Tensor:
+    """Mean absolute error of the unrefined picture."""
+    return l1(scene.rendered.raw, scene.batch.image)
+
+
+def raw_ssim(scene: Scene) -> Tensor:
+    """1 - SSIM of the unrefined picture."""
+    return ssim_loss(scene.rendered.raw, scene.batch.image)
+
+
+def refined_l1(scene: Scene) -> Tensor:
+    """Mean absolute error of the refined picture in its window."""
+    return l1(scene.rendered.refined, scene.rendered.window_of(scene.batch.image))
+
+
+def refined_ssim(scene: Scene) -> Tensor:
+    """1 - SSIM of the refined picture in its window."""
+    return ssim_loss(scene.rendered.refined, scene.rendered.window_of(scene.batch.image))
+
+
+def matte(scene: Scene) -> Tensor:
+    """Mean absolute difference of alpha and matte."""
+    return (scene.rendered.alpha - scene.batch.matte).abs().mean()
+
+
+def smooth_features(scene: Scene) -> Tensor:
+    """Laplacian energy of the latent features over the canonical graph."""
+    return scene.graph.energy(scene.avatar.features)
+
+
+def smooth_dynamics(scene: Scene) -> Tensor:
+    """Laplacian energy of what F and G predict for this frame, in units of G's outputs."""
+    offset = scene.posed.prior_offset / PRIOR_UNIT
+    return scene.graph.energy(torch.cat([offset, scene.posed.residuals.stacked()], dim=-1))
+
+
+def small_motion(scene: Scene) -> Tensor:
+    """Mean square of G's outputs."""
+    return scene.posed.residuals.stacked().square().mean()
+
+
+def scale(scene: Scene) -> Tensor:
+    """Log-scales above the largest allowed, and Gaussians that are needles."""
+    logs = scene.avatar.log_scales
+    ordered = logs.sort(dim=-1).values
+    too_large = (ordered[:, 2] - torch.tensor(LARGEST).log()).clamp(min=0)
+    needle = (ordered[:, 2] - ordered[:, 1] - torch.tensor(THINNEST).log()).clamp(min=0)
+    return (too_large.square() + needle.square()).mean()
+
+
+def small_poses(scene: Scene) -> Tensor:
+    """Mean square of this frame's pose correction."""
+    if scene.pose_correction is None:
+        return scene.avatar.means.new_zeros(())
+    return scene.pose_correction.square().mean()
+
+
+TERMS: dict[str, Callable[[Scene], Tensor]] = {
+    "l1": raw_l1,
+    "ssim": raw_ssim,
+    "refined_l1": refined_l1,
+    "refined_ssim": refined_ssim,
+    "matte": matte,
+    "smooth_features": smooth_features,
+    "smooth_dynamics": smooth_dynamics,
+    "small_motion": small_motion,
+    "scale": scale,
+    "small_poses": small_poses,
+}
+
+REFINED = ("refined_l1", "refined_ssim")
+
+
+class Terms:
+    """The terms that have a weight, ready to be called on a step's scene."""
+
+    def __init__(self, weights: dict[str, float]) -> None:
+        """Raises ConfigError for a term that does not exist or a negative weight."""
+        for name, weight in weights.items():
+            if name not in TERMS:
+                raise ConfigError(
+                    f"There is no loss term {name!r}.", f"Terms are {', '.join(TERMS)}."
+                )
+            if weight < 0:
+                raise ConfigError(
+                    f"terms.{name}={weight} is negative.", "Use 0 to switch a term off."
+                )
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+
+    @property
+    def refines(self) -> bool:
+        """Whether any term looks at the refined picture."""
+        return any(name in self.weights for name in REFINED)
+
+    def __call__(self, scene: Scene) -> dict[str, Float[Tensor, ""]]:
+        """{name: weight * value} of every term with a weight."""
+        return {name: weight * TERMS[name](scene) for name, weight in self.weights.items()}

@@ -106,8 +106,9 @@ def fill(
     """
     partials = [e.path.with_name(f".{e.path.name}.{os.getpid()}.partial") for e, _ in targets]
     try:
-        for partial in partials:
+        for partial, (entry, _) in zip(partials, targets, strict=True):
             partial.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(entry.path)
         with ExitStack() as stack:
             files = [stack.enter_context(partial.open("wb")) for partial in partials]
             offsets = [_start(file) for file in files]
@@ -179,6 +180,26 @@ def encode_matte(matte: NDArray[np.uint8]) -> bytes:
 def decode_matte(data: bytes, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """[h w] of ``encode_matte``."""
     return np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed runs left half-made of this entry."""
+    for stale in path.parent.glob(f".{path.name}.*.partial"):
+        owner = stale.name.split(".")[-2]
+        if owner.isdigit() and not _runs(int(owner)):
+            stale.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _start(file: io.BufferedWriter) -> list[int]:

@@ -1,12 +1,11 @@
 """The doctor: examines a capture and never stops at the first thing that is wrong.
 
-Calibration faults, missing, short and truncated clips, mattes and clouds that do not fit, blurred and
-badly exposed cameras; see ``findings.py`` for the rules and ``overlay.py`` for the picture.
+Calibration faults, missing, short and truncated clips, mattes and clouds that do not fit, blurred
+and badly exposed cameras; see ``findings.py`` for the rules and ``overlay.py`` for the picture.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from npga.capture.findings import (
 )
 from npga.capture.open import inspect_capture
 from npga.capture.overlay import overlay
+from npga.capture.parallel import Stop, in_threads
 from npga.capture.pcd import read_pcd
 from npga.capture.types import Capture, PointCloud, SequenceFiles
 from npga.core.errors import CaptureError
@@ -89,12 +89,17 @@ def check_capture(
 
 
 def _examine(
-    capture: Capture, files: SequenceFiles, decode: bool, workers: int, advance: object
+    capture: Capture,
+    files: SequenceFiles,
+    decode: bool,
+    workers: int,
+    advance: Callable[[], object],
 ) -> list[CameraReport]:
     """All cameras of a sequence, ``workers`` at a time."""
     frame = _cloud_frames(files)[0] if _cloud_frames(files) else 0
 
-    def examine(serial: str) -> CameraReport:
+    def examine(serial: str, stop: Stop) -> CameraReport:
+        stop.check()
         report = examine_camera(
             serial,
             files.images[serial],
@@ -104,12 +109,10 @@ def _examine(
             decode=decode,
             stills_fps=files.stills_fps,
         )
-        if callable(advance):
-            advance()
+        advance()
         return report
 
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(examine, files.images))
+    return in_threads(examine, list(files.images), workers)
 
 
 def _sequence_findings(

@@ -1,7 +1,8 @@
 """What one camera's clips of one sequence are really like: the doctor's measurements.
 
-Every frame is decoded; one frame is measured: sharpness = variance of the Laplacian over squared mean
-grey, brightness = mean linear luminance, both where the matte says head (everywhere without mattes).
+Every frame is decoded; one frame is measured: sharpness = variance of the Laplacian over squared
+mean grey, brightness = mean linear luminance, both where the matte says head (everywhere without
+mattes).
 """
 
 from dataclasses import dataclass

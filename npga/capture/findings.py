@@ -17,7 +17,7 @@ OUTLIERS_NEED = 4
 """Cameras that make a rig whose median means something."""
 MATTE_EMPTY, MATTE_FULL = 0.005, 0.995
 CLOUD_INSIDE = 0.8
-"""Share of a cloud that must fall into a matte; hair and noise may leave it."""
+"""Share of a cloud that must fall into a matte; noise may leave it."""
 AGAIN = "Copy or download it again; a truncated file cannot be repaired."
 
 
@@ -160,7 +160,10 @@ def cloud_findings(
 
 
 def share_inside(report: CameraReport, cameras: Cameras, cloud: PointCloud) -> float:
-    """The share of a cloud's points that project into a camera's matte; NaN without a matte."""
+    """The share of a cloud's points in the picture that fall into the matte; NaN without a matte.
+
+    Where less than half of the cloud is in the picture, the share is of that half.
+    """
     if report.tile_matte is None or not len(cloud):
         return float("nan")
     height, width = report.tile_matte.shape
@@ -169,4 +172,4 @@ def share_inside(report: CameraReport, cameras: Cameras, cloud: PointCloud) -> f
     seen = (depth[0].numpy() > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     head = np.zeros(len(column), bool)
     head[seen] = report.tile_matte[row[seen], column[seen]] > 0
-    return float(head.mean())
+    return float(head.sum() / max(seen.sum(), 0.5 * len(cloud)))

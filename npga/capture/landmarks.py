@@ -42,7 +42,7 @@ def write_landmarks(path: Path | str, landmarks: Landmarks2D) -> None:
 def read_landmarks(path: Path | str) -> Landmarks2D:
     """Landmarks of one sequence; raises CaptureError for a broken file."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             points, confidence, frames, serials, size = (stored[key] for key in KEYS)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CaptureError(

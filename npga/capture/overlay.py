@@ -1,8 +1,9 @@
 """The picture that shows whether the head stands where the cameras look.
 
-One tile per camera: its frame, the outline of its matte (yellow), the capture's first cloud or, without
-one, only the axes (x red, y green, z blue; 10 cm long) at the point nearest to all optical axes.
-Upper cameras are in the upper rows, the subject's left is on the left, as the rig sees it.
+One tile per camera: its frame, the outline of its matte (yellow), the capture's first cloud
+(cyan), and the axes of the world (x red, y green, z blue; 10 cm long) at the cloud's median or,
+without one, at the point nearest to all optical axes. Upper cameras are in the upper rows, the
+subject's left is on the left.
 """
 
 import numpy as np
@@ -56,7 +57,7 @@ def _tile(
         pixels, depth = own.project(cloud.points[::step])
         for (x, y), z in zip(pixels[0].tolist(), depth[0].tolist(), strict=True):
             if z > 0 and 0 <= x < width and 0 <= y < height:
-                draw.point((x, y), fill=CLOUD)
+                draw.rectangle([x - 0.5, y - 0.5, x + 0.5, y + 0.5], fill=CLOUD)
     tips = torch.cat([centre[None], centre + AXIS_METRES * torch.eye(3)])
     pixels, depth = own.project(tips)
     if bool((depth > 0).all()) and bool((pixels.abs() < 1e5).all()):

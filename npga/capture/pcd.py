@@ -97,7 +97,7 @@ def write_pcd(path: Path | str, cloud: PointCloud) -> None:
     os.replace(partial, path)
 
 
-def _columns(rows: NDArray[np.void], names: tuple[str, ...]) -> NDArray[np.float32]:
+def _columns(rows: np.ndarray, names: tuple[str, ...]) -> NDArray[np.float32]:
     return np.stack([rows[name] for name in names], 1).astype(np.float32)
 
 

@@ -6,9 +6,7 @@ keeps every s-th frame, where s is the common stride of the frames that were ask
 """
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from npga.capture.cache import (
 from npga.capture.clips import list_stills, read_clip
 from npga.capture.color import ColorCorrection
 from npga.capture.mattes import matte_from_background, snap_matte
+from npga.capture.parallel import Stop, in_threads
 from npga.capture.types import Capture, MatteSource, SequenceFiles, SequenceInfo, Views
 from npga.core.errors import CaptureError
 from npga.core.images import read_image, resize_area
@@ -85,15 +84,16 @@ def load_views(
     images = torch.zeros(len(wanted), len(chosen), size[1], size[0], 3, dtype=torch.uint8)
     mattes = torch.full(images.shape[:-1], 255, dtype=torch.uint8)
 
-    def read(place: int) -> None:
+    def read(place: int, stop: Stop) -> None:
         entries, shape = plan[place], (size[1], size[0])
         for t, data in enumerate(read_entry(entries.picture, wanted)):
+            stop.check()
             images[t, place] = torch.from_numpy(decode_picture(data, shape).copy())
         if entries.matte is not None:
             for t, data in enumerate(read_entry(entries.matte, wanted)):
                 mattes[t, place] = torch.from_numpy(decode_matte(data, shape).copy())
 
-    _in_threads(read, range(len(chosen)))
+    in_threads(read, range(len(chosen)), DECODERS)
     return Views(
         images, mattes, cameras, wanted, info.name, info.fps, source, capture.background_removed
     )
@@ -202,24 +202,14 @@ def _decode(passes: list[Pass], size: tuple[int, int], info: SequenceInfo) -> No
     counts = [-(-info.frame_count // p.targets[0][0].stride) for p in passes]
     with bar(f"decode {info.name}", sum(counts)) as shown:
 
-        def run(place: int) -> None:
+        def run(place: int, stop: Stop) -> None:
+            def advance() -> None:
+                stop.check()
+                shown.update()
+
             stride = passes[place].targets[0][0].stride
             clip, expected = passes[place].clip, counts[place]
             frames = read_clip(clip, *size, stop=info.frame_count, stride=stride)
-            fill(frames, passes[place].targets, expected, clip, shown.update)
+            fill(frames, passes[place].targets, expected, clip, advance)
 
-        _in_threads(run, range(len(passes)))
-
-
-def _in_threads(work: Callable[[int], None], places: Sequence[int]) -> None:
-    """All of ``places``, two at a time; the first failure stops what has not begun."""
-    with ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1)) as pool:
-        jobs = [pool.submit(work, place) for place in places]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            raise
-
+        in_threads(run, range(len(passes)), DECODERS)

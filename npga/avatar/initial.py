@@ -125,17 +125,24 @@ def thin(points: ColoredPoints, count: int, seed: int) -> ColoredPoints:
         size *= 0.8
 
 
+def nearest_rows(
+    points: Float[Tensor, "n 3"], places: Float[Tensor, "m 3"], values: Float[Tensor, "m d"]
+) -> Float[Tensor, "n d"]:
+    """The value of the place nearest to each point."""
+    from sklearn.neighbors import KDTree
+
+    tree = KDTree(places.double().numpy())
+    index = tree.query(points.double().numpy(), k=1, return_distance=False)[:, 0]
+    return values[torch.from_numpy(index)]
+
+
 def nearest_colors(
     points: Float[Tensor, "n 3"], known: ColoredPoints, fallback: float = 0.5
 ) -> Float[Tensor, "n 3"]:
     """The colour of the nearest known point (grey where nothing is known)."""
     if len(known.points) == 0:
         return torch.full_like(points, fallback)
-    from sklearn.neighbors import KDTree
-
-    tree = KDTree(known.points.double().numpy())
-    index = tree.query(points.double().numpy(), k=1, return_distance=False)[:, 0]
-    return known.colors[torch.from_numpy(index)]
+    return nearest_rows(points, known.points, known.colors)
 
 
 def spread_scales(

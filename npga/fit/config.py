@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from omegaconf import MISSING
+
 from npga.core.config import knob
 from npga.core.errors import ConfigError
 from npga.raster import Backend
@@ -84,15 +86,15 @@ class NetworkConfig:
 class FitConfig:
     """One person's avatar from a capture, a track and a forward prior."""
 
-    capture: str = knob("", "capture root")
-    participant: str = knob("", "participant in it (may stay empty where there is one)")
-    track: str = knob("", "the track of that participant: file or folder")
-    prior: str = knob("", "the forward prior F (empty: the shipped one)")
-    head_model: str = knob("", "head model checkpoint (empty: the shipped open prior)")
-    out: str = knob("", "folder to write")
+    capture: str = knob(MISSING, "capture root")
+    participant: str | None = knob(None, "participant in it; null where there is only one")
+    track: str = knob(MISSING, "the track of that participant: file or folder")
+    prior: str = knob(MISSING, "the forward prior F that `npga distill` made: file or folder")
+    head_model: str | None = knob(None, "head model file; null = the open prior that ships")
+    out: str = knob(MISSING, "folder to make: avatar.safetensors, fit.json, previews")
     overwrite: bool = knob(False, "replace an existing result")
     preset: str = knob("standard", "quick, standard or paper: see configs/preset")
-    sequences: list[str] = knob([], "sequences to train on (empty: all tracked but the held-out one)")
+    sequences: list[str] = knob([], "sequences to train on; empty: all but the held-out one")
     held_out_sequence: str = knob("FREE", "never trained on; empty: hold nothing out")
     held_out_cameras: list[str] = knob(
         ["222200037", "222200046", "222200039"], "serials never trained on, where the rig has them"
@@ -113,7 +115,7 @@ class FitConfig:
     seed: int = knob(0, "of everything random")
     device: str = knob("auto", "auto, cpu or cuda")
     backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
-    cache_dir: str = knob("", "decoded pictures (empty: beside the capture)")
+    cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
     optim: OptimConfig = knob(OptimConfig(), "learning rates")
     terms: TermWeights = knob(TermWeights(), "loss weights")
     densify: DensifyConfig = knob(DensifyConfig(), "density control")
@@ -121,22 +123,19 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
-        for name in ("capture", "track", "out"):
-            if not getattr(self, name):
-                raise ConfigError(f"npga fit needs {name}=..., which was not given.", FIT_HINT)
         positive = ("frame_stride", "max_cameras", "width", "height", "steps", "cameras_per_step")
         for name in (*positive, "initial_gaussians", "max_gaussians", "refiner_window"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} is not positive.", FIT_HINT)
+                raise ConfigError(f"npga fit: {name}={getattr(self, name)} is not positive.", FIT_HINT)
         if self.initial_gaussians > self.max_gaussians:
             raise ConfigError(
-                f"initial_gaussians={self.initial_gaussians} is more than "
+                f"npga fit: initial_gaussians={self.initial_gaussians} is more than "
                 f"max_gaussians={self.max_gaussians}.",
                 "Raise max_gaussians or start with fewer.",
             )
         if self.network.screen_features > self.network.features:
             raise ConfigError(
-                f"network.screen_features={self.network.screen_features} is more than "
+                f"npga fit: network.screen_features={self.network.screen_features} is more than "
                 f"network.features={self.network.features}.",
                 "Only latent features can be drawn: raise network.features.",
             )
@@ -149,13 +148,13 @@ FIT_HINT = "`npga fit --help` lists the settings."
 class EvaluateConfig:
     """Metrics of a fitted avatar on held-out cameras and on the held-out sequence."""
 
-    avatar: str = knob("", "folder or avatar.safetensors that `npga fit` wrote")
-    capture: str = knob("", "capture root")
-    participant: str = knob("", "participant in it (may stay empty where there is one)")
-    track: str = knob("", "the track of that participant: file or folder")
-    out: str = knob("", "folder to write")
+    avatar: str = knob(MISSING, "avatar.safetensors, or the folder that `npga fit` made")
+    capture: str = knob(MISSING, "capture root")
+    participant: str | None = knob(None, "participant in it; null where there is only one")
+    track: str = knob(MISSING, "the track of that participant: file or folder")
+    out: str = knob(MISSING, "folder to make: metrics.json, comparison.png, worst.png")
     overwrite: bool = knob(False, "replace an existing result")
-    sequences: list[str] = knob([], "training sequences to check (empty: all but the held-out one)")
+    sequences: list[str] = knob([], "training sequences; empty: all but the held-out one")
     held_out_sequence: str = knob("FREE", "the sequence of self-reenactment; empty: none")
     held_out_cameras: list[str] = knob(
         ["222200037", "222200046", "222200039"], "serials that were not trained on"
@@ -166,15 +165,13 @@ class EvaluateConfig:
     refine: bool = knob(True, "use the screen-space CNN")
     device: str = knob("auto", "auto, cpu or cuda")
     backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
-    cache_dir: str = knob("", "decoded pictures (empty: beside the capture)")
+    cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
 
     def __post_init__(self) -> None:
-        """Check that what has no default is there; raises ConfigError."""
-        for name in ("avatar", "capture", "track", "out"):
-            if not getattr(self, name):
+        """Check ranges; raises ConfigError."""
+        for name in ("frame_stride", "width", "height"):
+            if getattr(self, name) < 1:
                 raise ConfigError(
-                    f"npga evaluate needs {name}=..., which was not given.",
-                    "`npga evaluate --help` lists the settings.",
+                    f"npga evaluate: {name}={getattr(self, name)} is not positive.",
+                    f"Give {name}=1 or more.",
                 )
-        if self.frame_stride < 1:
-            raise ConfigError(f"frame_stride={self.frame_stride} is not positive.", "Use 1 or more.")

@@ -1,4 +1,4 @@
-"""Canonical seeds for an avatar from what the capture offers: clouds where there are some, else mattes.
+"""Canonical seeds for an avatar from what the capture offers: clouds, or else mattes.
 
 A cloud point of a frame is carried back to canonical space by undoing the blend of head and torso
 pose and then, near the face, the head model's backward field. Clouds bring hair, neck and clothes
@@ -26,6 +26,7 @@ from npga.avatar.initial import (
     hair_seeds,
     inner_seeds,
     nearest_colors,
+    nearest_rows,
     start_from,
     surface_seeds,
     thin,
@@ -38,9 +39,9 @@ from npga.fit.batch import FitBatch
 
 Backward = Callable[
     [Float[Tensor, "n 3"], Float[Tensor, " e"]],
-    tuple[Float[Tensor, "n 3"], Float[Tensor, "n h"]],
+    Float[Tensor, "n 3"],
 ]
-"""(points in head space, z_exp) -> (offset to canonical, omega): the head model's B."""
+"""(points in head space, z_exp) -> offset to canonical: the head model's B."""
 
 SURFACE_SHARE, INNER_SHARE = 0.5, 0.08
 """Shares of the starting Gaussians on the surface, and inside mouth and eyes."""
@@ -63,7 +64,7 @@ class CloudFrame:
 def unpose(
     points_world: Float[Tensor, "n 3"], world_from_head: Similarity, torso: Similarity
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
-    """The points before head and torso moved them, and their attachment (three fixed-point steps)."""
+    """The points before head and torso moved them, and their attachment (3 fixed-point steps)."""
     head_matrix = world_from_head.scale * world_from_head.rotation
     torso_matrix = torso.scale * torso.rotation
     x = world_from_head.inverse().apply(points_world)
@@ -95,8 +96,7 @@ def canonical_cloud(
         if backward is not None:
             distance = surface_distance(x, surface)
             fade = ((REACH_OUTER - distance) / (REACH_OUTER - REACH_INNER)).clamp(0, 1)
-            offset, _ = backward(x, frame.z_exp)
-            x = x + offset * (fade * weight)[:, None]
+            x = x + backward(x, frame.z_exp) * (fade * weight)[:, None]
         parts.append(ColoredPoints(x, frame.cloud.colors))
     points = torch.cat([part.points for part in parts])
     colors = torch.cat([part.colors for part in parts])
@@ -153,17 +153,17 @@ def hull_seeds(surface: Mesh, neutral: FitBatch, count: int, seed: int) -> Color
 
 def seed_avatar(
     surface: Mesh,
+    surface_omega: Float[Tensor, "v h"],
     neutral: FitBatch,
     clouds: list[CloudFrame],
     backward: Backward | None,
-    hyper_size: int,
     count: int,
     seed: int,
 ) -> CanonicalPoints:
     """Canonical starting points of an avatar from the tracked surface and what else there is.
 
-    `surface` is the canonical head, `neutral` the training frame nearest to neutral with all its
-    cameras, `count` the number of Gaussians. What clouds or hull do not fill goes to the surface.
+    `surface` is the canonical head with its omega, `neutral` the frame nearest to neutral with all
+    its cameras, `count` the number of Gaussians. What clouds or hull do not fill goes to the surface.
     """
     eyes, mouth = torch.tensor(EYES), torch.tensor(MOUTH)
     rest = int((1 - SURFACE_SHARE - INNER_SHARE) * count)
@@ -181,7 +181,5 @@ def seed_avatar(
     head = torch.cat([on_surface, inside])
     colors = nearest_colors(head, cloud) if clouds else seen_in(head, neutral)[1]
     seeds = ColoredPoints(head, colors).join(around)
-    omega = torch.zeros(len(seeds.points), hyper_size)
-    if backward is not None:
-        omega = backward(seeds.points, neutral.z_exp)[1]
+    omega = nearest_rows(seeds.points, surface.vertices, surface_omega)
     return start_from(seeds, omega, surface)

@@ -1,0 +1,1 @@
+"""Fitting one person's avatar to a tracked capture, and judging it."""

@@ -1,0 +1,281 @@
+"""`npga fit` and `npga evaluate`: settings -> folders."""
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from npga.avatar import Avatar, load_avatar, save_avatar
+from npga.capture import Capture, open_capture
+from npga.core.config import as_plain
+from npga.core.device import peak_memory_gb, resolve_device, seed_everything
+from npga.core.output import output_dir
+from npga.core.progress import say
+from npga.core.store import checksum, write_json
+from npga.fit.batch import FitData, Sampling
+from npga.fit.config import EvaluateConfig, FitConfig
+from npga.fit.densify import Densifier, DensityState
+from npga.fit.evaluate import Judgement, judge
+from npga.fit.graph import CanonicalGraph
+from npga.fit.loop import fit
+from npga.fit.poses import PoseCorrections
+from npga.fit.preview import Preview, comparison_sheet
+from npga.fit.renderer import Renderer
+from npga.fit.resume import STATE_FILE, load_state, save_state
+from npga.fit.runlog import RunLog
+from npga.fit.schedule import Schedule, build_optimizer
+from npga.fit.setup import (
+    Inputs,
+    Split,
+    load_inputs,
+    load_sequence,
+    load_training,
+    split_of,
+    start_avatar,
+)
+from npga.fit.terms import Scene, Terms
+from nphm_tracking import Track, load_track
+
+AVATAR_FILE = "avatar.safetensors"
+WARM_UP = 3
+"""Steps on a copy that the time estimate is measured on (after one that compiles)."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that the loop works with."""
+
+    avatar: Avatar
+    poses: PoseCorrections
+    data: FitData
+    renderer: Renderer
+    terms: Terms
+    densifier: Densifier
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    sampling: Sampling
+    device: torch.device
+
+
+def run(config: FitConfig) -> None:
+    """Fit an avatar and write it to `config.out`; an interrupted run is resumed exactly."""
+    began = time.perf_counter()
+    device = resolve_device(config.device)
+    fingerprint = {k: v for k, v in as_plain(config).items() if k not in ("out", "overwrite")}
+    with output_dir(
+        config.out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
+    ) as folder:
+        inputs = load_inputs(config)
+        split = split_of(
+            inputs.capture,
+            inputs.track,
+            config.sequences,
+            config.held_out_sequence,
+            config.held_out_cameras,
+        )
+        data = load_training(config, inputs.capture, inputs.track, split)
+        seed_everything(config.seed)
+        prior_checksum = checksum(inputs.prior.state_dict())
+        session = open_session(config, inputs, data, device)
+        start = load_state(
+            folder, session.avatar, session.poses, session.optimizer, session.densifier
+        )
+        say(estimate(session, config, start))
+        train(session, config, folder, start)
+        save_avatar(
+            folder / AVATAR_FILE,
+            session.avatar,
+            prior_checksum=prior_checksum,
+            participant=inputs.capture.participant,
+        )
+        write_json(folder / "fit.json", _summary(config, session, split, began))
+        (folder / STATE_FILE).unlink(missing_ok=True)
+    seconds = time.perf_counter() - began
+    say(
+        f"fit: {len(session.avatar)} Gaussians, {config.steps} steps, {seconds:.0f} s -> "
+        f"{Path(config.out) / AVATAR_FILE}"
+    )
+
+
+def open_session(
+    config: FitConfig, inputs: Inputs, data: FitData, device: torch.device
+) -> Session:
+    """Avatar, optimiser and the rest at step 0."""
+    avatar = start_avatar(
+        config, inputs.capture, inputs.track, inputs.model, inputs.prior, data
+    ).to(device)
+    poses = PoseCorrections(len(data), config.refine_poses).to(device)
+    terms = Terms(asdict(config.terms))
+    densifier = Densifier(
+        config=config.densify,
+        data=data,
+        graph=CanonicalGraph(avatar.means),
+        cap=config.max_gaussians,
+        steps=config.steps,
+        seed=config.seed,
+        backend=config.backend,
+        state=DensityState.blank(len(avatar), device),
+    )
+    return Session(
+        avatar=avatar,
+        poses=poses,
+        data=data,
+        renderer=Renderer(avatar, config.backend, data.background, terms.refines),
+        terms=terms,
+        densifier=densifier,
+        optimizer=build_optimizer(avatar, poses, config.optim),
+        schedule=Schedule(config.optim, config.steps, config.prior_mode),
+        sampling=Sampling(config.cameras_per_step, config.refiner_window, config.seed),
+        device=device,
+    )
+
+
+def train(session: Session, config: FitConfig, folder: Path, start: int) -> None:
+    """Run the loop with its log, previews and saved states."""
+
+    def save(done: int) -> None:
+        save_state(
+            folder, done, session.avatar, session.poses, session.optimizer, session.densifier
+        )
+
+    preview = Preview(folder, session.data, session.renderer, session.poses)
+    hooks = ((config.save_every, save), (config.preview_every, preview))
+    fit(
+        session.avatar,
+        session.poses,
+        session.data.stream(start, session.sampling, session.device),
+        session.renderer,
+        session.terms,
+        session.densifier,
+        session.optimizer,
+        session.schedule,
+        RunLog(folder, config.steps, start, hooks),
+        steps=config.steps,
+        start=start,
+    )
+
+
+def estimate(session: Session, config: FitConfig, start: int) -> str:
+    """A line with expected time and memory, from a few steps on a copy of the avatar."""
+    avatar = copy.deepcopy(session.avatar)
+    renderer = Renderer(avatar, config.backend, session.data.background, session.renderer.refine)
+    seconds = []
+    for number in range(WARM_UP + 1):
+        began = time.perf_counter()
+        batch = session.data.at_step(number, session.sampling).to(session.device)
+        posed = avatar.decode(batch.z_exp, batch.world_from_head, batch.torso, learn_prior=False)
+        rendered = renderer(posed, batch.cameras, batch.window)
+        scene = Scene(rendered, batch, avatar, posed, session.densifier.graph, None)
+        torch.stack(list(session.terms(scene).values())).sum().backward()
+        seconds.append(time.perf_counter() - began)
+    step = sum(seconds[1:]) / WARM_UP
+    growth = (1 + config.max_gaussians / len(avatar)) / 2
+    minutes = step * growth**0.5 * (config.steps - start) / 60
+    data = session.data
+    return (
+        f"fit: {len(data)} frames of {len(data.sequences)} sequences "
+        f"({data.bytes / 1e9:.2f} GB of pictures), {1000 * step:.0f} ms per step, about "
+        f"{minutes:.1f} min for {config.steps - start} steps, {peak_memory_gb():.1f} GB so far."
+    )
+
+
+def _summary(config: FitConfig, session: Session, split: Split, began: float) -> dict[str, Any]:
+    return {
+        "settings": as_plain(config),
+        "split": as_plain(split),
+        "frames": len(session.data),
+        "gaussians": len(session.avatar),
+        "density_changes": [list(change) for change in session.densifier.changes],
+        "seconds": round(time.perf_counter() - began, 1),
+        "peak_memory_gb": round(peak_memory_gb(), 2),
+    }
+
+
+def run_evaluate(config: EvaluateConfig) -> None:
+    """Judge a fitted avatar and write `metrics.json` and two sheets to `config.out`."""
+    with output_dir(config.out, overwrite=config.overwrite, fingerprint=as_plain(config)) as folder:
+        capture = open_capture(config.capture, config.participant)
+        track = load_track(config.track)
+        path = Path(config.avatar)
+        avatar = load_avatar(
+            path / AVATAR_FILE if path.is_dir() else path, track.head_model_checksum
+        ).to(resolve_device(config.device))
+        split = split_of(
+            capture, track, config.sequences, config.held_out_sequence, config.held_out_cameras
+        )
+        renderer = Renderer(avatar, config.backend, 1.0, config.refine)
+        judgements = {
+            name: judge(renderer, data, name)
+            for name, data in _questions(config, capture, track, split)
+        }
+        content = {
+            "benchmark": "evaluate",
+            "protocol": _protocol(config, capture, split),
+            "rows": [row for name, j in judgements.items() for row in j.rows(name)],
+            "pictures": {n: [as_plain(s) for s in j.scores] for n, j in judgements.items()},
+        }
+        write_json(folder / "metrics.json", content)
+        for name, judgement in judgements.items():
+            comparison_sheet(folder / f"{name}.png", judgement.examples)
+            comparison_sheet(folder / f"{name}_worst.png", [c for _, c in judgement.worst])
+    for name, judgement in judgements.items():
+        say(_line(name, judgement))
+
+
+def _questions(
+    config: EvaluateConfig, capture: Capture, track: Track, split: Split
+) -> Iterator[tuple[str, FitData]]:
+    """(name, data) of every question that this capture can be asked."""
+    cameras = split.held_out_cameras or split.training_cameras
+    if not split.held_out_cameras:
+        say("evaluate: no held-out camera in this rig; all pictures come from training cameras.")
+
+    def load(names: tuple[str, ...]) -> FitData:
+        return FitData(
+            tuple(
+                load_sequence(
+                    capture,
+                    track,
+                    name,
+                    cameras,
+                    stride=config.frame_stride,
+                    width=config.width,
+                    height=config.height,
+                    cache_dir=config.cache_dir,
+                )
+                for name in names
+            )
+        )
+
+    yield "novel_view", load(split.training_sequences)
+    if split.held_out_sequence is not None:
+        yield "self_reenactment", load((split.held_out_sequence,))
+
+
+def _protocol(config: EvaluateConfig, capture: Capture, split: Split) -> dict[str, Any]:
+    return {
+        "participant": capture.participant,
+        "resolution": [config.height, config.width],
+        "background": "white, by the capture's mattes",
+        "regions": "whole picture; matte-weighted",
+        "psnr": "mean over pictures of 10 log10(1 / weighted mean squared sRGB error)",
+        "ssim": "11x11 Gaussian window, sigma 1.5",
+        "baseline": "frozen: the same avatar with its mean training expression, same poses",
+        "refiner": config.refine,
+        "frame_stride": config.frame_stride,
+        "split": as_plain(split),
+        "cameras_were_trained_on": not split.held_out_cameras,
+    }
+
+
+def _line(name: str, judgement: Judgement) -> str:
+    rows = {str(row["id"]): row["value"] for row in judgement.rows(name)}
+    return (
+        f"evaluate: {name}: PSNR {rows[f'{name}.avatar.psnr_matte_db']:.2f} dB on the matte, "
+        f"{rows[f'{name}.gain_over_frozen_db']:+.2f} dB over frozen, "
+        f"SSIM {rows[f'{name}.avatar.ssim_matte']:.3f}, {len(judgement.scores)} pictures."
+    )

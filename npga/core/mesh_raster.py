@@ -138,10 +138,10 @@ def _row_range(screen: np.ndarray, faces: np.ndarray, height: int) -> tuple[np.n
     return first, last
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def _draw_face(
     screen: np.ndarray,
-    face: np.ndarray,
+    faces: np.ndarray,
     index: int,
     row_first: int,
     row_last: int,
@@ -150,17 +150,17 @@ def _draw_face(
     inverse_image: np.ndarray,
 ) -> None:
     """Draw one face into rows row_first..row_last; nearest (largest 1/z) wins, ties to the first."""
-    a, b, c = face[0], face[1], face[2]
+    a, b, c = faces[index, 0], faces[index, 1], faces[index, 2]
     xa, ya, xb, yb, xc, yc = (
         screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1],
     )  # fmt: skip
     area = (xb - xa) * (yc - ya) - (xc - xa) * (yb - ya)
-    if area == 0.0:
-        return
     width = face_image.shape[1]
     first = int(max(0.0, min(float(width), math.ceil(min(xa, xb, xc) - 0.5))))
     last = int(max(-1.0, min(width - 1.0, math.floor(max(xa, xb, xc) - 0.5))))
-    scale = 1.0 / area
+    scale = 0.0 if area == 0.0 else 1.0 / area
+    if area == 0.0:
+        last = first - 1
     for row in range(row_first, row_last + 1):
         y = row + 0.5
         for column in range(first, last + 1):
@@ -198,7 +198,7 @@ def _zbuffer_bands(
         for f in range(faces.shape[0]):
             if first[f] <= stop and last[f] >= start:
                 _draw_face(
-                    screen, faces[f], f, max(first[f], start), min(last[f], stop),
+                    screen, faces, f, max(first[f], start), min(last[f], stop),
                     face_image, bary_image, inverse_image,
                 )  # fmt: skip
     depth_image = np.zeros((height, width), np.float32)

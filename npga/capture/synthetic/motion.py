@@ -156,7 +156,7 @@ SEQUENCES: dict[str, tuple[KeyPose, ...]] = {
         KeyPose({**RAISE, "mouthPucker": 0.8}, (-16, 6), (0, -8, 0)),
         KeyPose({"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.9, "cheekSquintLeft": 0.8}, (0, 0), (3, 6, 6)),
         KeyPose({"jawOpen": 0.7, "tongueOut": 1.0, "browDownBoth": 0.7, "noseSneerBoth": 0.5}),
-        KeyPose({"jawOpen": 0.45, **RAISE, "eyeWideBoth": 0.9}, (18, -6), (0, 10, -4)),
+        KeyPose({"jawOpen": 0.45, **RAISE, "mouthLeft": 0.7}, (18, -6), (0, 10, -4)),
         KeyPose({"mouthRight": 0.8, "noseSneerRight": 0.7, "browOuterUpLeft": 0.8}, (-10, 0)),
         KeyPose({**SMILE, "jawOpen": 0.35, "browInnerUp": 0.7}, (8, -12), (7, 0, 0)),
         KeyPose({"mouthFunnel": 0.9, "jawOpen": 0.35, "browDownBoth": 0.8}, (0, 0), (-6, -6, 0)),

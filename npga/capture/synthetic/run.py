@@ -28,7 +28,7 @@ from npga.capture.synthetic.observe import (
 )
 from npga.capture.synthetic.people import Identity, People
 from npga.capture.synthetic.rig import make_rig
-from npga.capture.writer import CaptureWriter
+from npga.capture.writer import CaptureWriter, SequenceWriter
 from npga.core.cameras import Cameras
 from npga.core.config import as_plain
 from npga.core.output import output_dir, require_space
@@ -174,7 +174,7 @@ class Film:
                 self._add(file, stage, shots)
                 progress.update()
 
-    def _add(self, file: object, stage: Stage, shots: list[Shot]) -> None:
+    def _add(self, file: SequenceWriter, stage: Stage, shots: list[Shot]) -> None:
         """One moment into the open videos, the cloud and the landmarks."""
         count = self._settings.cloud_points
         cloud = sample_cloud(stage, shots, self._cameras, count, self._rng) if count else None
@@ -182,7 +182,7 @@ class Film:
             stored_colors(shot.color, self._matrices[serial])
             for shot, serial in zip(shots, self._cameras.ids, strict=True)
         ]
-        file.add(np.stack(pictures), np.stack([shot.matte for shot in shots]), cloud)  # pyright: ignore
+        file.add(np.stack(pictures), np.stack([shot.matte for shot in shots]), cloud)
         if self._places is not None and self._watching:
             self._landmarks.append(
                 observe_landmarks(

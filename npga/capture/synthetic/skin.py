@@ -170,16 +170,17 @@ def _spots(position: np.ndarray, color: np.ndarray, look: SkinLook) -> np.ndarra
     out = color.copy()
     flat = position.reshape(-1, 3)
     candidates = flat[(flat[:, 2] > -0.1) & (flat[:, 1] > -0.45) & (flat[:, 1] < 0.38)]
+    cheeks = candidates[(np.abs(candidates[:, 1] + 0.02) < 0.1) & (candidates[:, 2] > 0.05)]
     for index in range(look.freckles + look.moles):
         mole = index >= look.freckles
         centre = candidates[rng.integers(len(candidates))]
         if not mole:
-            centre = centre * np.array([0.8, 0.35, 1.0]) + np.array([0, 0.0, 0])
+            centre = cheeks[rng.integers(len(cheeks))]
         size = rng.uniform(0.0035, 0.0055) if mole else rng.uniform(0.0025, 0.0055)
         strength = rng.uniform(0.55, 0.8) if mole else rng.uniform(0.08, 0.26)
         rows, columns = _window(centre, 3 * size)
         near = position[rows, columns]
-        away = np.hypot(near[..., 0] - centre[0], near[..., 1] - centre[1])
+        away = np.linalg.norm(near - centre, axis=-1)
         dot = strength * smoothstep(1.35 * size, 0.5 * size, away)[..., None]
         out[rows, columns] *= 1 - dot * np.array([0.62, 0.85, 0.95])
     return out
@@ -267,9 +268,10 @@ def _wrinkle_maps(position: np.ndarray, seed: int) -> np.ndarray:
         t = np.clip((-0.045 - y) / 0.17, 0, 1)
         curve = 0.066 + 0.066 * t**0.8
         span = smoothstep(-0.03, -0.06, y) * smoothstep(-0.235, -0.19, y)
-        folds.append(1.5 * span * _furrow(sign * x - curve - 0.5 * warp, 0.0085) * front)
+        folds.append(1.1 * span * _furrow(sign * x - curve - 0.5 * warp, 0.0095) * front)
     bridge = smoothstep(0.0, 0.02, y) * smoothstep(0.12, 0.09, y) * smoothstep(0.062, 0.03, np.abs(x))
-    nose = sum(_furrow(y - c - 0.8 * np.abs(x) - warp * 0.4, 0.0045) for c in (0.01, 0.033, 0.056))
+    nose = sum(_furrow(y - c - 0.8 * np.abs(x) - warp * 0.4, 0.005) for c in (0.01, 0.033, 0.056))
+    nose = 0.7 * nose
     chin = _blob(x, y, (0, -0.295), 0.055) * fbm(position, 55, octaves=2, seed=seed + 37) * 1.6
     lips = lip_mask(position) * np.cos(x / 0.0062 * (1 + warp)) * 0.8
     return 0.0046 * np.stack(

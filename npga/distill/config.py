@@ -12,7 +12,8 @@ class NetworkConfig:
     """Size of F; it is evaluated for every Gaussian at every step of a fit."""
 
     width: int = knob(96, "hidden width")
-    depth: int = knob(4, "hidden layers")
+    depth: int = knob(4, "hidden layers of the point basis")
+    rank: int = knob(48, "basis vectors per point, combined by the expression")
     bands: int = knob(0, "octaves of positional encoding of x (B has none)")
 
 

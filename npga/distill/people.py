@@ -7,20 +7,26 @@ a surface extraction per person and keeps regions and triangles.
 z geometry code [g];  x canonical point;  sdf signed distance at [x, omega = 0], head units
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from npga.capture.synthetic.people import EXPRESSIONS
 from npga.core.mesh import Mesh
 from npga.distill.samples import Expressions
 from npga.distill.teacher import Region, Subjects
 from nphm_tracking import HeadModel, Track
+from nphm_tracking.prior.expressions import sample_expressions
 
 FINE_BOOST = 3.0
 """Surface samples on lips and lids are this many times denser, on top."""
 
 SPREAD = 1.0
 """Random people: standard deviations of the training population's codes."""
+
+POPULATION = 6000
+"""Expressions drawn from the open prior's population."""
 
 UNBOUNDED_STD = 2.5
 """Where a head model knows no bounds of its expression codes: mean +- this many deviations."""
@@ -34,15 +40,26 @@ def random_people(model: HeadModel, count: int, generator: torch.Generator) -> F
     return torch.minimum(torch.maximum(z_geo, stats.lower), stats.upper)
 
 
-def known_expressions(model: HeadModel, tracks: list[Track]) -> Expressions:
-    """The head model's expression range, and the tracked codes."""
+def known_expressions(model: HeadModel, tracks: list[Track], seed: int) -> Expressions:
+    """The head model's expression range, what its population shows, and the tracked codes.
+
+    The open prior's population is drawn from the generator of its training expressions; a head
+    model without named expressions has only its statistics.
+    """
     stats, neutral = model.exp_stats, model.neutral_codes().z_exp
     reach = UNBOUNDED_STD * stats.std
     lower = torch.where(stats.lower.isfinite(), stats.lower, stats.mean - reach)
     upper = torch.where(stats.upper.isfinite(), stats.upper, stats.mean + reach)
+    shown = [torch.zeros(0, model.exp_size)]
+    if model.expression_names == EXPRESSIONS:
+        drawn = sample_expressions(np.random.default_rng(seed), POPULATION)
+        shown.append(torch.from_numpy(drawn).float())
     codes = [sequence.good().z_exp for track in tracks for sequence in track.sequences.values()]
-    observed = torch.cat(codes) if codes else torch.zeros(0, model.exp_size)
-    parts = (stats.mean, stats.std, lower, upper, neutral, observed)
+    if codes:
+        tracked = torch.cat(codes).cpu()
+        often = max(1, len(shown[-1]) // (2 * len(tracked)))
+        shown.append(tracked.repeat(often, 1))
+    parts = (stats.mean, stats.std, lower, upper, neutral, torch.cat(shown))
     return Expressions(*(value.detach().cpu().float() for value in parts))
 
 

@@ -61,7 +61,7 @@ def run(config: DistillConfig) -> None:
         forward = train(config, sampler, folder / STATE_FILE, checksum)
         save_prior(folder / PRIOR_FILE, forward, checksum)
         minutes = (time.perf_counter() - began) / 60
-        verdict = report(config, model, mesh, sampler.expressions, forward, folder, minutes)
+        verdict = report(config, model, mesh, forward, folder, minutes)
         (folder / STATE_FILE).unlink(missing_ok=True)
     say(
         f"distill: {out / PRIOR_FILE}, residual {verdict.residual_mean_mm:.2f} mm "
@@ -80,7 +80,8 @@ def training_sampler(
     known = [track.z_geo.to(z_geo)[None] for track in tracks]
     points, region = people.sampled_surface(model, mesh, config.surface_points, config.seed)
     subjects = people.subjects_on(model, points, region, torch.cat([z_geo, *known]))
-    return sampler_for(model, subjects, people.known_expressions(model, tracks), config.margin)
+    expressions = people.known_expressions(model, tracks, config.seed)
+    return sampler_for(model, subjects, expressions, config.margin)
 
 
 def sampler_for(
@@ -101,6 +102,7 @@ def train(config: DistillConfig, sampler: Sampler, state: Path, checksum: str) -
         hyper_size=teacher.hyper_size,
         width=network.width,
         depth=network.depth,
+        rank=network.rank,
         bands=network.bands,
         head_model_checksum=checksum,
     ).to(sampler.rest_x.device)
@@ -137,13 +139,13 @@ def report(
     config: DistillConfig,
     model: HeadModel,
     mesh: Mesh,
-    expressions: Expressions,
     forward: ForwardPrior,
     folder: Path,
     minutes: float,
 ) -> Judgement:
     """Judge F on people and expressions it never saw; writes report.json and report.png."""
     seed = config.seed + SHEET_SEED
+    expressions = people.known_expressions(model, [], seed)
     z_geo = people.random_people(model, config.judge_people, torch.Generator().manual_seed(seed))
     points, region = people.sampled_surface(model, mesh, 4000, seed, boost=0.0)
     unseen = people.subjects_on(model, points, region, z_geo)

@@ -61,10 +61,10 @@ class Expressions:
         strength = 1.2 * torch.rand(count, 1, generator=generator) + 0.3
         dense = self.mean + strength * self.std * noise
         kind = torch.rand(count, 1, generator=generator)
-        codes = torch.where(kind < 0.55, sparse, dense)
+        codes = torch.where(kind < 0.5, sparse, dense)
         if len(self.observed):
             rows = torch.randint(0, len(self.observed), (count,), generator=generator)
-            codes = torch.where(kind > 0.65, self.observed[rows], codes)
+            codes = torch.where(kind > 0.35, self.observed[rows], sparse)
         other = codes[torch.randperm(count, generator=generator)]
         share = torch.rand(count, 1, generator=generator)
         between = torch.rand(count, 1, generator=generator) < 0.3

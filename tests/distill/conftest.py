@@ -6,6 +6,8 @@ smooth bump of the other two, so that each is undone exactly:
     posed = R(z) shear_z(shear_y(c)),   B(p) = shear_y^-1(shear_z^-1(R(z)^T p))
 """
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,6 +58,15 @@ def make_subjects(count: int, points: int, seed: int = 0) -> Subjects:
     region[surface[..., 1] > 0.25] = int(Region.lids)
     identity = torch.rand(count, AnalyticTeacher.identity_size, generator=generator)
     return Subjects(identity, surface, region)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """These tensors are too small to share between threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ SHORT = loop.Schedule(
 def test_distilled_field_inverts_the_analytic_one(teacher, sampler, subjects):
     forward, optimizer = fresh(sampler)
     schedule = loop.Schedule(
-        steps=400, round_steps=100, pool_codes=128, pool_points=64, batch_codes=16, rest_points=32
+        steps=300, round_steps=100, pool_codes=128, pool_points=48, batch_codes=16, rest_points=16
     )
     loop.distill(forward, sampler, Terms(fold=0.0), schedule, optimizer, seed=1)
     generator = torch.Generator().manual_seed(99)

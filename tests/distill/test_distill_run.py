@@ -1,0 +1,129 @@
+"""`npga distill` end to end on a small untrained head model: files, refusals, resume."""
+
+import json
+
+import pytest
+import torch
+
+from npga.avatar.forward import load_prior
+from npga.core.config import compose_config
+from npga.core.errors import CheckpointError, ConfigError, OutputError, TrackError
+from npga.core.mesh import Mesh
+from npga.core.similarity import Similarity
+from npga.distill import loop, people
+from npga.distill import run as distill_run
+from npga.distill.config import DistillConfig
+from nphm_tracking import SequenceTrack, Track, save_track
+from nphm_tracking.model.head_model import HeadModel
+from nphm_tracking.model.load import save_head_model
+from nphm_tracking.model.sizes import HeadModelSizes
+
+SMALL = [
+    "people=2", "surface_points=120", "schedule.steps=6", "schedule.round_steps=2",
+    "schedule.pool_codes=8", "schedule.pool_points=16", "schedule.batch_codes=4",
+    "schedule.rest_points=8", "network.width=8", "network.depth=2", "judge_people=1",
+    "judge_codes=2", "judge_points=20", "device=cpu",
+]  # fmt: skip
+
+
+def sphere(rings: int = 12) -> Mesh:
+    """A closed ball of radius 0.35, standing in for a head."""
+    polar = torch.linspace(0.05, 3.09, rings)[:, None]
+    round_ = torch.arange(2 * rings)[None] * torch.pi / rings
+    ring = torch.stack([
+        polar.sin() * round_.cos(),
+        polar.cos().expand(-1, 2 * rings),
+        polar.sin() * round_.sin(),
+    ], -1)  # fmt: skip
+    index = torch.arange(rings * 2 * rings).reshape(rings, 2 * rings)
+    a, b = index[:-1], index[1:]
+    c, d = a.roll(-1, 1), b.roll(-1, 1)
+    faces = torch.cat([torch.stack([a, c, b], -1).reshape(-1, 3),
+                       torch.stack([c, d, b], -1).reshape(-1, 3)])  # fmt: skip
+    return Mesh(0.35 * ring.reshape(-1, 3), faces)
+
+
+@pytest.fixture
+def head_model(tmp_path, monkeypatch):
+    """The path of an untrained head model, whose average surface is a ball."""
+    torch.manual_seed(3)
+    sizes = HeadModelSizes(
+        anchor_count=9, pair_count=4, neighbours=8, blend_neighbour=8, geo_global=4, geo_local=2,
+        app_global=4, app_local=2, exp=5, identity=3, anchor_width=8, backward_width=12,
+        backward_depth=4, backward_skip=2, sdf_width=8, sdf_depth=2, color_width=8, color_depth=2,
+    )  # fmt: skip
+    model = HeadModel(sizes, 0.3 * torch.randn(9, 3))
+    with torch.no_grad():
+        model.exp_lower.fill_(0.0)
+        model.exp_upper.fill_(1.0)
+        model.geo_std.fill_(0.1)
+    save_head_model(tmp_path / "head.safetensors", model, half=False)
+    monkeypatch.setattr(people, "average_surface", lambda model, resolution: sphere())
+    return tmp_path / "head.safetensors"
+
+
+def config(head_model, out, *more) -> DistillConfig:
+    return compose_config(
+        DistillConfig, "distill", [f"head_model={head_model}", f"out={out}", *SMALL, *more]
+    )
+
+
+def test_run_leaves_prior_and_report(head_model, tmp_path):
+    distill_run.run(config(head_model, tmp_path / "out"))
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"prior.safetensors", "report.json", "report.png"}
+    prior = load_prior(tmp_path / "out" / "prior.safetensors")
+    assert prior.expression_size == 5 and prior.identity_size == 3
+    figures = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert figures["people"] == 1 and figures["codes"] == 2
+    assert figures["residual_mean_mm"] > 0 and figures["broyden_converged_percent"] > 90
+    with pytest.raises(OutputError, match="exists already"):
+        distill_run.run(config(head_model, tmp_path / "out"))
+
+
+def test_prior_of_another_head_model_is_refused(head_model, tmp_path):
+    distill_run.run(config(head_model, tmp_path / "out"))
+    with pytest.raises(CheckpointError, match="was distilled from head model"):
+        load_prior(tmp_path / "out" / "prior.safetensors", "0123456789abcdef")
+
+
+def test_interrupted_run_resumes_to_the_same_prior(head_model, tmp_path, monkeypatch):
+    distill_run.run(config(head_model, tmp_path / "whole"))
+    real = loop.save_state
+
+    def stop_after_one_round(path, forward, optimizer, step):
+        real(path, forward, optimizer, step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distill_run, "save_state", stop_after_one_round)
+    with pytest.raises(KeyboardInterrupt):
+        distill_run.run(config(head_model, tmp_path / "parts"))
+    assert not (tmp_path / "parts").exists()
+    monkeypatch.setattr(distill_run, "save_state", real)
+    distill_run.run(config(head_model, tmp_path / "parts"))
+    whole = load_prior(tmp_path / "whole" / "prior.safetensors").state_dict()
+    parts = load_prior(tmp_path / "parts" / "prior.safetensors").state_dict()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert not (tmp_path / "parts.partial").exists()
+
+
+def test_track_of_another_head_model_is_refused(head_model, tmp_path):
+    one = torch.ones(1)
+    take = SequenceTrack(
+        torch.zeros(1, dtype=torch.int64), torch.zeros(1, 5), Similarity.identity(1), one,
+        torch.ones(1, dtype=torch.bool), 25.0,
+    )  # fmt: skip
+    track = Track(torch.zeros(24), torch.zeros(24), {"FREE": take}, "0123456789abcdef", "017", {})
+    save_track(track, tmp_path / "track.safetensors")
+    with pytest.raises(TrackError, match="was made with head model 0123456789abcdef"):
+        distill_run.run(
+            config(head_model, tmp_path / "out", f"tracks=[{tmp_path / 'track.safetensors'}]")
+        )
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_impossible_settings_are_refused(head_model, tmp_path):
+    with pytest.raises(ConfigError, match=r"schedule.steps=0 was given"):
+        config(head_model, tmp_path / "out", "schedule.steps=0")
+    with pytest.raises(ConfigError, match="is more than"):
+        config(head_model, tmp_path / "out", "schedule.pool_codes=2")

@@ -79,17 +79,18 @@ def _read_video(
             picture = convert.reformat(frame, format="rgb24")
             method = "AREA" if width <= picture.width else "BICUBIC"
             small = shrink.reformat(picture, width, height, interpolation=method)
-            yield small.to_ndarray()
+            yield np.asarray(small.to_ndarray(), np.uint8)
 
 
 def _decode(path: Path) -> "Iterator[VideoFrame]":
     """All frames of a video in order, single-threaded."""
     import av
+    from av.error import FFmpegError
 
     try:
         with av.open(str(path)) as container:
-            yield from container.decode(container.streams.video[0])
-    except (av.FFmpegError, OSError, IndexError) as error:
+            yield from container.decode(video=0)
+    except (FFmpegError, OSError, IndexError) as error:
         raise CaptureError(
             f"The video {path} cannot be decoded ({type(error).__name__}); a complete mp4 was "
             "expected.",

@@ -113,7 +113,7 @@ def examine_clip(clip: Path, stills_fps: float, *, decode: bool) -> ClipReport:
 def sharpness(image: NDArray[np.uint8], head: NDArray[np.bool_]) -> float:
     """Variance of the Laplacian inside ``head`` over its squared mean grey."""
     grey = image.astype(np.float32) @ LUMINANCE.astype(np.float32)
-    inside = ndimage.binary_erosion(head, iterations=2)
+    inside = np.asarray(ndimage.binary_erosion(head, iterations=2), bool)
     inside = inside if inside.any() else head
     return float(ndimage.laplace(grey)[inside].var() / max(grey[inside].mean(), 1.0) ** 2)
 

@@ -32,11 +32,12 @@ def matte_from_background(
     difference = np.abs(image.astype(np.float32) - background.astype(np.float32)).max(2)
     smooth = ndimage.uniform_filter(difference, 3)
     alpha = np.clip((smooth - DIFFERENCE_NONE) / (DIFFERENCE_FULL - DIFFERENCE_NONE), 0, 1)
-    regions, count = ndimage.label(alpha > 0.5)
-    if count == 0:
-        return np.zeros(alpha.shape, np.uint8)
+    regions = np.zeros(alpha.shape, np.int32)
+    ndimage.label(alpha > 0.5, output=regions)
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
+    if not sizes.any():
+        return np.zeros(alpha.shape, np.uint8)
     largest = regions == sizes.argmax()
     near = ndimage.binary_dilation(largest, iterations=2)
     alpha = np.where(near, alpha, 0)

@@ -48,7 +48,7 @@ def _tile(
     image = report.tile.copy()
     if report.tile_matte is not None:
         head = report.tile_matte > 127
-        image[head ^ ndimage.binary_erosion(head)] = OUTLINE
+        image[head & ~np.asarray(ndimage.binary_erosion(head), bool)] = OUTLINE
     own = cameras.by_id([report.serial]).resized(width, height)
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)

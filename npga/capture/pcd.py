@@ -69,7 +69,8 @@ def read_pcd(path: Path | str) -> PointCloud:
     colors = np.full_like(points, 0.5)
     if "rgb" in (record.fields or {}):
         packed = np.ascontiguousarray(rows["rgb"]).view("<u4")
-        colors = np.stack([(packed >> shift) & 255 for shift in (16, 8, 0)], 1) / np.float32(255)
+        levels = np.stack([(packed >> shift) & 255 for shift in (16, 8, 0)], 1)
+        colors = levels.astype(np.float32) / np.float32(255)
     keep = np.isfinite(points).all(1)
     normals = np.nan_to_num(normals)
     return PointCloud(*(torch.from_numpy(a[keep].copy()) for a in (points, normals, colors)))

@@ -21,6 +21,7 @@ def test_round_trip(tmp_path):
     again = read_pcd(tmp_path / "cloud.pcd")
     assert torch.equal(again.points, cloud.points.float())
     assert torch.equal(again.normals, cloud.normals.float())
+    assert again.points.dtype == again.normals.dtype == again.colors.dtype == torch.float32
     assert (again.colors - cloud.colors).abs().max() <= 0.5 / 255 + 1e-6
     assert (tmp_path / "cloud.pcd").stat().st_size > 28 * len(cloud)
     assert [p.name for p in tmp_path.iterdir()] == ["cloud.pcd"]

@@ -30,14 +30,14 @@ def rasterize(
 ) -> RenderedImages:
     """Draw the Gaussians (world space, metres) as seen by every camera.
 
-    Differentiable with respect to all five fields of ``gaussians`` and to ``background``, not to the
-    cameras. ``near`` (metres): Gaussians whose centre is nearer are left out, as are those outside
-    the picture, of no size, or too faint to see (opacity below 1/255).
+    Differentiable with respect to all five fields of ``gaussians`` and to ``background``, not to
+    the cameras. ``near`` (metres): Gaussians whose centre is nearer are left out, as are those
+    outside the picture and those too faint to see (opacity below 1/255).
     Raises ValueError for numbers that are not finite and for shapes that do not fit, DeviceError
     for a back-end that cannot run here: no back-end ever stands in for another.
     """
     _check(gaussians, cameras, background)
-    chosen = _choose(Backend(backend), gaussians.means)
+    chosen = _choose(Backend(backend), gaussians.means.device)
     cameras = cameras.to(gaussians.means.device)
     if chosen is Backend.reference:
         from npga.raster.reference import rasterize_reference as draw
@@ -78,10 +78,10 @@ def contributions(
     return total
 
 
-def _choose(backend: Backend, means: Tensor) -> Backend:
+def _choose(backend: Backend, device: torch.device) -> Backend:
     """The back-end that is meant; raises DeviceError where it cannot run."""
     has_gsplat = find_spec("gsplat") is not None
-    on_gpu = means.device.type == "cuda"
+    on_gpu = device.type == "cuda"
     if backend is Backend.auto:
         if on_gpu and not has_gsplat:
             raise DeviceError(
@@ -96,12 +96,12 @@ def _choose(backend: Backend, means: Tensor) -> Backend:
         )
     if backend is Backend.gsplat and not on_gpu:
         raise DeviceError(
-            f"The back-end gsplat needs Gaussians on a CUDA GPU; these are on {means.device}.",
+            f"The back-end gsplat needs Gaussians on a CUDA GPU; these are on {device}.",
             "Move them to the GPU (device=cuda), or use backend=cpu.",
         )
-    if backend is Backend.cpu and means.device.type != "cpu":
+    if backend is Backend.cpu and device.type != "cpu":
         raise DeviceError(
-            f"The back-end cpu needs Gaussians on the CPU; these are on {means.device}.",
+            f"The back-end cpu needs Gaussians on the CPU; these are on {device}.",
             "Move them to the CPU (device=cpu), or use backend=gsplat.",
         )
     return backend
@@ -109,23 +109,33 @@ def _choose(backend: Backend, means: Tensor) -> Backend:
 
 def _check(gaussians: Gaussians, cameras: Cameras, background: Tensor | None) -> None:
     """Refuse shapes that do not fit and numbers that are not finite, by name."""
-    count = len(gaussians.means)
-    wanted = {"means": 3, "quats": 4, "log_scales": 3, "logit_opacities": None, "colors": -1}
-    for name, width in wanted.items():
-        shape = tuple(getattr(gaussians, name).shape)
-        rows, columns = shape[:1], shape[1:]
-        good = len(columns) == (width is not None) and (width in (None, -1) or columns == (width,))
-        if rows != (count,) or not good or 0 in columns:
-            expected = f"[{count}]" if width is None else f"[{count}, {'k' if width < 0 else width}]"
-            raise ValueError(f"Gaussians.{name} has shape {list(shape)}; expected {expected}.")
-    channels = gaussians.colors.shape[1]
-    if background is not None and tuple(background.shape) != (channels,):
-        raise ValueError(
-            f"background has shape {list(background.shape)}; the colors have {channels} channels."
-        )
-    fields = {f"Gaussians.{name}": getattr(gaussians, name) for name in _FIELDS}
+    count, channels = len(gaussians.means), gaussians.colors.shape[-1]
+    wanted = {
+        "means": (count, 3),
+        "quats": (count, 4),
+        "log_scales": (count, 3),
+        "logit_opacities": (count,),
+        "colors": (count, max(channels, 1)),
+    }
+    fields = {}
+    for name, shape in wanted.items():
+        field = fields[f"Gaussians.{name}"] = getattr(gaussians, name)
+        if tuple(field.shape) != shape:
+            raise ValueError(
+                f"Gaussians.{name} has shape {list(field.shape)}; expected {list(shape)}."
+            )
+        if field.dtype != gaussians.means.dtype or field.device != gaussians.means.device:
+            raise ValueError(
+                f"Gaussians.{name} is {field.dtype} on {field.device}; "
+                f"the means are {gaussians.means.dtype} on {gaussians.means.device}."
+            )
     fields |= {"Cameras.K": cameras.K, "Cameras.cam_from_world": cameras.cam_from_world}
     if background is not None:
+        if tuple(background.shape) != (channels,):
+            raise ValueError(
+                f"background has shape {list(background.shape)}; expected [{channels}], "
+                "one value per channel of the colors."
+            )
         fields["background"] = background
     _require_finite(fields)
 
@@ -136,8 +146,8 @@ def _require_finite(fields: dict[str, Tensor]) -> None:
     A sum is finite only if all its terms are, so the common case costs one sum per field.
     """
     device = fields["Gaussians.means"].device
-    sums = [field.detach().sum().to(device=device, dtype=torch.float64) for field in fields.values()]
-    if torch.isfinite(torch.stack(sums)).all():
+    sums = torch.stack([f.detach().sum().to(device, torch.float64) for f in fields.values()])
+    if torch.isfinite(sums).all():
         return
     for name, field in fields.items():
         bad = int((~torch.isfinite(field)).sum())

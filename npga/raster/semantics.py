@@ -1,10 +1,11 @@
-"""The numbers that decide what a Gaussian looks like: those of gsplat 1.5.3, shared by all back-ends.
+"""The numbers that decide what a Gaussian looks like: gsplat 1.5.3's, shared by all back-ends.
 
-alpha_i(p) = min(ALPHA_MAX, o_i exp(-sigma_i(p))), sigma = 1/2 d^T C^-1 d, d = p - mean, pixel centres
-p at +0.5, C = J W Sigma W^T J^T + BLUR I. An alpha below ALPHA_MIN is skipped. Front to back,
-w_i = T_i alpha_i, T_(i+1) = T_i (1 - alpha_i); a pixel ends before the Gaussian that would bring
-T to T_MIN or below. With antialias, o_i is multiplied by sqrt(det(C - BLUR I) / det C).
-Where the clamp at ALPHA_MAX acts, the gradient to opacity, shape and place is zero.
+alpha_i(p) = min(ALPHA_MAX, o_i exp(-sigma_i(p))), sigma = 1/2 d^T C^-1 d with d = p - mean2d, pixel
+centres p at +0.5, and C = J W Sigma W^T J^T + BLUR I. An alpha below ALPHA_MIN is skipped. Front to
+back, w_i = T_i alpha_i and T_(i+1) = T_i (1 - alpha_i); a pixel ends before the Gaussian that would
+bring T to T_MIN or below. With antialias, o_i is multiplied by sqrt(det(C - BLUR I) / det C).
+Where the clamp at ALPHA_MAX acts, the gradient to opacity, shape and place is zero. Picture: sum of
+w_i colors_i + T_end background; alpha: 1 - T_end; depth: sum of w_i z_i (camera z, not divided).
 """
 
 BLUR = 0.3

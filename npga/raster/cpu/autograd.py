@@ -150,7 +150,7 @@ class _Blend(torch.autograd.Function):
         drawn = []
         for camera in range(c):
             lists = tile_lists(*(t[camera] for t in footprints), (w, h))
-            last_hit = np.empty((h, w), np.int32)
+            last_hit = np.zeros((h, w), np.int32)
             run_spans(
                 blend.blend_forward, _tile_spans(lists),
                 tiles_x, lists.tile_starts, lists.hits, lists.packed,

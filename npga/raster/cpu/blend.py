@@ -5,9 +5,9 @@ A tile is TILE_H rows of LANES pixels; all its planes lie one after another in o
 it, then one plane per channel (the colors, then depth). Only rows that the hit's ellipse crosses
 are visited; along a row all pixels are computed and those outside the ellipse get alpha 0.
 
-Backward, with v the gradient of the pixel's channels and S = sum_(j>i) w_j <f_j, v> + T_end <bg, v>:
+Backward, v the gradient of the pixel's channels, S = sum_(j>i) w_j <f_j, v> + T_end <bg, v>:
     d loss / d alpha_i = T_i <f_i, v> - S / (1 - alpha_i),     T_i = T_(i+1) / (1 - alpha_i)
-so that one number per pixel, S, stands for all that lies behind. Gradients of a hit go into its own
+so that one number per pixel, S, stands for all that lies behind. A hit's gradients go into its own
 slot, and slots are summed in a fixed order: the result does not depend on the threads.
 """
 # ruff: noqa: ANN001 (numba infers the types of kernels)
@@ -48,7 +48,7 @@ _S, _V = 2 * _PLANE, 3 * _PLANE
 
 @njit(**_OPTIONS)
 def _scratch(items, like) -> np.ndarray:
-    """Zeros of the type of ``like``, aligned to a whole row, so that no row straddles cache lines."""
+    """Zeros of the type of ``like``, aligned so that no row straddles two cache lines."""
     whole = np.zeros(items + LANES, like.dtype)
     skip = (-(whole.ctypes.data // like.itemsize)) % LANES
     return whole[skip : skip + items]
@@ -85,8 +85,7 @@ def _blend_hit(s, hit, i, left, top, packed, channels, feature, ended) -> int:
         alpha = where(seen, where(fall <= real(ALPHA_MAX), fall, real(ALPHA_MAX)), zero)
         after = before * (one - alpha)
         painted = seen & (after > real(T_MIN))
-        stays = where(seen, after, one) > real(T_MIN)
-        left_over = where(stays, after, zero - before)
+        left_over = where(seen & (after <= real(T_MIN)), zero - before, after)
         store(s, _T + at, left_over)
         store(s, _LAST + at, where(painted, real(hit), load(s, _LAST + at)))
         weight = where(painted, alpha * before, zero)
@@ -103,7 +102,7 @@ def blend_forward(
     first_tile, last_tile, tiles_x, tile_starts, hits, packed, colors, background,
     image, alpha, depth, last_hit,
 ) -> None:  # fmt: skip
-    """Draw tiles first_tile..last_tile-1; ``last_hit`` [h w] counts within the tile, -1 for none."""
+    """Draw tiles first_tile..last_tile-1; ``last_hit`` [h w] counts in the tile, -1 for none."""
     height, width, channels = image.shape
     feature = _CHANNELS + (channels + 1) * _PLANE
     s = _scratch(feature + channels + 1, packed)
@@ -118,9 +117,7 @@ def blend_forward(
             for k in range(channels):
                 s[feature + k] = colors[i, k]
             s[feature + channels] = packed[i, DEPTH]
-            ended = _blend_hit(
-                s, hit - start, i, left, top, packed, channels + 1, feature, ended
-            )
+            ended = _blend_hit(s, hit - start, i, left, top, packed, channels + 1, feature, ended)
             if ended == _ALL_ROWS:
                 break
         for y in range(min(TILE_H, height - top)):

@@ -1,9 +1,9 @@
 """A row of LANES numbers as one value inside compiled kernels: guaranteed SIMD.
 
 Left to itself, LLVM turns some loops over the pixels of a row into SIMD code and others not, by
-rules that a harmless edit upsets. Here a row is a type of numba's: ``a * b + 1`` on rows is one
-vector instruction (or a few, where the machine's vectors are shorter). A row mixes with scalars of
-its own precision only; comparisons give a mask for ``where`` and ``any_lane``.
+rules that a harmless edit upsets. Here a row is a type of numba's: under njit, ``a * b + c`` on
+rows is one vector instruction (or a few, where the machine's vectors are shorter). A row mixes with
+scalars of its own precision only; comparisons give a mask for ``where`` and ``any_lane``.
 
 Fused multiply-add and reordered sums are allowed; NaN and infinity do not occur here. (Numba's
 cache does not notice edits of this file: touch ``blend.py`` too.)
@@ -77,7 +77,7 @@ def _row_of(args) -> Row | None:
 
 
 def _operator(function, emit, gives_mask: bool = False) -> None:
-    """Teach numba ``function`` (of module operator) on rows; ``emit(builder, a, b)`` makes the code."""
+    """Teach numba ``function`` (of operator) on rows; ``emit(builder, a, b)`` makes the code."""
 
     @infer_global(function)
     class _Rule(AbstractTemplate):
@@ -184,7 +184,9 @@ def total(typing, row):
             width //= 2
             kind = ir.VectorType(ir.IntType(32), width)
             low, high = (
-                builder.shuffle_vector(value, value, ir.Constant(kind, [first + i for i in range(width)]))
+                builder.shuffle_vector(
+                    value, value, ir.Constant(kind, [first + i for i in range(width)])
+                )
                 for first in (0, width)
             )
             value = builder.fadd(low, high, flags=_FAST)

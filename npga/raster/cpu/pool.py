@@ -36,7 +36,7 @@ def even_spans(items: int) -> list[tuple[int, int]]:
 
 
 def run_spans(kernel: Callable[..., None], runs: list[tuple[int, int]], *arguments: object) -> None:
-    """Call ``kernel(first, last, *arguments)`` for every run, on all threads; raises what it raises."""
+    """Call ``kernel(first, last, *arguments)`` for every run, on all threads."""
     threads = min(torch.get_num_threads(), len(runs))
     if threads <= 1:
         for first, last in runs:

@@ -4,11 +4,12 @@ Per camera (W, t) and Gaussian (mean, R, s, o):
 
     x = W mean + t               camera space          N = W R diag(s)      [3 3]
     J = d pixel / d x at x       [2 3], clamped        U = J N              [2 3]
-    C0 = U U^T, C = C0 + BLUR I                        conic (a, b, c) = C^-1, a dx^2 + 2 b dx dy + ..
+    C0 = U U^T, C = C0 + BLUR I                        conic (a, b, c) = C^-1
     rho = sqrt(det C0 / det C)   antialias only        opacity = sigmoid(logit) rho
 
 Arithmetic is in double, whatever the arrays hold; a prefix ``v_`` is the gradient of the loss.
 """
+# ruff: noqa: ANN001, ANN202 (numba infers the types of kernels)
 
 import math
 
@@ -22,7 +23,7 @@ _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 @njit(**_OPTIONS)
 def _spread(quats, log_scales, i):
-    """R, s and 1 / |q| of Gaussian i: (r00 .. r22, s0, s1, s2, inverse length); length 0 gives 0."""
+    """R (rows), s and 1 / |q| (0 for a quaternion of length 0) of Gaussian i."""
     w, x, y, z = (
         float(quats[i, 0]),
         float(quats[i, 1]),
@@ -78,8 +79,16 @@ def _footprint(camera, rotation, scale, point, width, height):
         _turned_row(camera, 6, r0, r1, r2, scale),
     )
     gx, gy = fx / z, fy / z
-    u = (gx * (n0[0] - slope_x * n2[0]), gx * (n0[1] - slope_x * n2[1]), gx * (n0[2] - slope_x * n2[2]))
-    v = (gy * (n1[0] - slope_y * n2[0]), gy * (n1[1] - slope_y * n2[1]), gy * (n1[2] - slope_y * n2[2]))
+    u = (
+        gx * (n0[0] - slope_x * n2[0]),
+        gx * (n0[1] - slope_x * n2[1]),
+        gx * (n0[2] - slope_x * n2[2]),
+    )
+    v = (
+        gy * (n1[0] - slope_y * n2[0]),
+        gy * (n1[1] - slope_y * n2[1]),
+        gy * (n1[2] - slope_y * n2[2]),
+    )
     xx = u[0] * u[0] + u[1] * u[1] + u[2] * u[2]
     xy = u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
     yy = v[0] * v[0] + v[1] * v[1] + v[2] * v[2]
@@ -115,7 +124,7 @@ def project_forward(
     first, last, cameras, size, near, antialias,
     means, quats, log_scales, logits,
     means2d, conics, opacities, depths, radii,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Fill the last five arrays for Gaussians first..last-1; radius 0 and zeros for the culled."""
     width, height = size
     for i in range(first, last):
@@ -139,7 +148,8 @@ def project_forward(
             if not seen >= ALPHA_MIN:
                 continue
             extent = min(EXTENT_MAX, math.sqrt(2.0 * math.log(seen / ALPHA_MIN)))
-            radius_x, radius_y = math.ceil(extent * math.sqrt(xx)), math.ceil(extent * math.sqrt(yy))
+            radius_x = math.ceil(extent * math.sqrt(xx))
+            radius_y = math.ceil(extent * math.sqrt(yy))
             px = camera[12] * point[0] / point[2] + camera[14]
             py = camera[13] * point[1] / point[2] + camera[15]
             if px + radius_x <= 0 or px - radius_x >= width:
@@ -186,7 +196,9 @@ def _slope_backward(v_slope, slope, inside, z):
 def _quat_backward(quats, i, inv, v_r, v_quats):
     """Add the gradient of R(q / |q|) to v_quats[i]."""
     w, x, y, z = quats[i, 0] * inv, quats[i, 1] * inv, quats[i, 2] * inv, quats[i, 3] * inv
-    vw = 2 * (x * (v_r[2, 1] - v_r[1, 2]) + y * (v_r[0, 2] - v_r[2, 0]) + z * (v_r[1, 0] - v_r[0, 1]))
+    vw = 2 * (
+        x * (v_r[2, 1] - v_r[1, 2]) + y * (v_r[0, 2] - v_r[2, 0]) + z * (v_r[1, 0] - v_r[0, 1])
+    )
     vx = 2 * (
         -2 * x * (v_r[1, 1] + v_r[2, 2])
         + y * (v_r[0, 1] + v_r[1, 0])
@@ -247,10 +259,10 @@ def project_backward(
     means, quats, log_scales, logits, radii,
     v_means2d, v_conics, v_opacities, v_depths,
     v_means, v_quats, v_log_scales, v_logits,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Fill the last four arrays for Gaussians first..last-1, summed over cameras in order."""
     width, height = size
-    v_m, v_r, v_mean = np.empty((3, 3)), np.empty((3, 3)), np.empty(3)
+    v_m, v_r, v_mean = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3)
     for i in range(first, last):
         rotation, scale, inv = _spread(quats, log_scales, i)
         opacity = _sigmoid(float(logits[i]))

@@ -1,0 +1,225 @@
+"""People -> the arrays that a prior is trained on.
+
+The level set is what a camera can see: skin, lips, lids, the front of the eyeballs, and the walls
+of the mouth with tongue and teeth (eye sockets and the back of the eyeballs are left out). Distances
+come from the nearest of many surface samples, their sign from that sample's normal.
+
+Letters: p people, v vertices, f triangles, m points with a known distance, g global code length.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from npga.capture.synthetic.people import REGIONS, Head, People, Template
+from npga.core.mesh import Mesh
+from npga.core.progress import track_progress
+from npga.core.rotations import matrix_from_rotvec
+
+BOX = ((-0.6, -0.68, -0.75), (0.6, 0.68, 0.5))
+"""Where the prior is trained, head units; below lie the shoulders."""
+LEVEL_REGIONS = ("face", "lips", "lids", "brows", "eyes", "mouth_interior", "tongue",
+                 "teeth_upper", "teeth_lower", "scalp", "ears", "neck", "shoulders")  # fmt: skip
+DRAW = {
+    "face": 1.5, "lips": 6.0, "lids": 4.5, "brows": 1.5, "eyes": 1.5, "mouth_interior": 0.7,
+    "tongue": 0.6, "teeth_upper": 1.0, "teeth_lower": 1.0, "sockets": 0.0, "scalp": 1.0,
+    "ears": 0.4, "neck": 0.6, "shoulders": 0.1,
+}  # fmt: skip
+"""How often a triangle of each region is drawn, beside the root of its area."""
+SURFACE_SAMPLES = 50_000
+
+
+@dataclass(frozen=True)
+class PriorData:
+    """Everything that training reads; tensors only, float32."""
+
+    neutral: Float[Tensor, "p v 3"]
+    eye_centres: Float[Tensor, "p 2 3"]
+    skin: Float[Tensor, "p 6"]
+    """Skin and hair colour, standardised: the global appearance code."""
+    volume_points: Float[Tensor, "p m 3"]
+    volume_distance: Float[Tensor, "p m"]
+    shape_mean: Float[Tensor, "v 3"]
+    shape_code: Float[Tensor, "p g"]
+    """Whitened PCA coefficients of the neutral heads."""
+
+    @property
+    def people(self) -> int:
+        """How many people there are."""
+        return len(self.neutral)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For saving."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What all people share: topology, actions, and where points are drawn."""
+
+    template: Template
+    linear: Float[Tensor, "e v3"]
+    eye_turns: Float[Tensor, "e 2 3"]
+    draw: Float[Tensor, "f"]
+    """Chance of each triangle for correspondences."""
+    level: Float[Tensor, "f"]
+    """The same, 0 outside the level set."""
+    albedo_base: Float[Tensor, "v 3"]
+    albedo_mix: Float[Tensor, "v 2"]
+    """Colour = base + mix of (skin, hair)."""
+
+    def to(self, device: torch.device) -> "Rig":
+        """On another device."""
+
+        def moved(value: Any) -> Any:  # noqa: ANN401  tensors and the template
+            return value.to(device) if isinstance(value, Tensor) else value
+
+        template = Template(**{f.name: moved(getattr(self.template, f.name)) for f in fields(Template)})
+        held = {f.name: moved(getattr(self, f.name)) for f in fields(self)}
+        return Rig(**{**held, "template": template})
+
+    def posed(
+        self,
+        neutral: Float[Tensor, "b v 3"],
+        eye_centres: Float[Tensor, "b 2 3"],
+        weights: Float[Tensor, "b e"],
+    ) -> Float[Tensor, "b v 3"]:
+        """Many people, each in its own expression (as ``Head.posed`` for one)."""
+        vertices = neutral + (weights @ self.linear).reshape(len(weights), -1, 3)
+        turn = matrix_from_rotvec(torch.einsum("be,esk->bsk", weights, self.eye_turns))
+        for side, index in enumerate((self.template.left_eye, self.template.right_eye)):
+            centre = eye_centres[:, None, side]
+            vertices[:, index] = (neutral[:, index] - centre) @ turn[:, side].mT + centre
+        return vertices
+
+    def albedo(self, skin: Float[Tensor, "b 6"]) -> Float[Tensor, "b v 3"]:
+        """Vertex colours in 0..1 for standardised skin and hair colours."""
+        tones = SKIN_MEAN.to(skin) + SKIN_SPREAD.to(skin) * skin
+        mixed = torch.einsum("vk,bkc->bvc", self.albedo_mix, tones.reshape(-1, 2, 3))
+        return (self.albedo_base + mixed).clamp(0.02, 0.98)
+
+
+SKIN_MEAN = torch.tensor([0.68, 0.50, 0.42, 0.25, 0.18, 0.14])
+SKIN_SPREAD = torch.tensor([0.14, 0.13, 0.13, 0.16, 0.13, 0.10])
+
+
+def make_rig(people: People) -> Rig:
+    """Topology, actions, drawing chances and procedural albedo of the population."""
+    template = people.template
+    head = people.head(people.average_identity())
+    corners = template.faces
+    middle = template.neutral[corners].mean(1)
+    low, high = torch.tensor(BOX)
+    inside = ((middle > low) & (middle < high)).all(1)
+    areas, _ = Mesh(template.neutral, corners).face_areas_normals()
+    regions = template.region[corners]
+    chance = torch.tensor([DRAW[name] for name in REGIONS])[regions].mean(1)
+    chance = chance * (areas / areas[inside].mean()).sqrt() * inside
+    level_set = torch.tensor([name in LEVEL_REGIONS for name in REGIONS])[regions].any(1)
+    level = chance * level_set * _seen_of_eyes(template, middle, head)
+    base, mix = _albedo(template)
+    return Rig(template, head.linear, head.eye_turns, chance, level, base, mix)
+
+
+def _seen_of_eyes(
+    template: Template, middle: Float[Tensor, "f 3"], head: Head
+) -> Float[Tensor, "f"]:
+    """0 for triangles on the back of the eyeballs."""
+    keep = torch.ones(len(middle))
+    for side, index in enumerate((template.left_eye, template.right_eye)):
+        on = torch.isin(template.faces, index).all(1)
+        keep[on & (middle[:, 2] < head.eye_centres[side, 2] + 0.01)] = 0.0
+    return keep
+
+
+def _albedo(template: Template) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "v 2"]]:
+    base, mix = torch.zeros(len(REGIONS), 3), torch.zeros(len(REGIONS), 2)
+    mix[:, 0] = 1.0
+    base[REGIONS.index("lips")] = torch.tensor([0.02, -0.14, -0.12])
+    base[REGIONS.index("lids")] = torch.tensor([-0.03, -0.04, -0.03])
+    mix[REGIONS.index("brows")] = torch.tensor([0.35, 0.65])
+    mix[REGIONS.index("scalp")] = torch.tensor([0.25, 0.75])
+    fixed = {
+        "eyes": (0.86, 0.84, 0.82), "mouth_interior": (0.42, 0.16, 0.15),
+        "tongue": (0.62, 0.30, 0.30), "teeth_upper": (0.85, 0.82, 0.74),
+        "teeth_lower": (0.82, 0.79, 0.71),
+    }  # fmt: skip
+    for name, color in fixed.items():
+        base[REGIONS.index(name)] = torch.tensor(color)
+        mix[REGIONS.index(name)] = 0.0
+    return base[template.region], mix[template.region]
+
+
+def make_data(
+    people: People, rig: Rig, *, count: int, volume_points: int, shapes: int, seed: int
+) -> PriorData:
+    """Draw ``count`` people and precompute what does not change during training."""
+    rng = np.random.default_rng(seed)
+    heads = [people.head(people.sample_identity(rng)) for _ in range(count)]
+    neutral = torch.stack([h.neutral for h in heads])
+    pools = [
+        volume_samples(rig, person, volume_points, rng)
+        for person in track_progress(neutral, "distances to the neutral heads")
+    ]
+    mean, code = whitened_shapes(neutral, rig, shapes)
+    skin = rng.normal(size=(count, 6)).clip(-2, 2) * 0.6 + rng.normal(size=(count, 1)) * 0.7
+    return PriorData(
+        neutral=neutral,
+        eye_centres=torch.stack([h.eye_centres for h in heads]),
+        skin=torch.from_numpy(skin).float(),
+        volume_points=torch.stack([p for p, _ in pools]),
+        volume_distance=torch.stack([d for _, d in pools]),
+        shape_mean=mean,
+        shape_code=code,
+    )
+
+
+def volume_samples(
+    rig: Rig, vertices: Float[Tensor, "v 3"], count: int, rng: np.random.Generator
+) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m"]]:
+    """Points around one head with their signed distance to the level set, head units."""
+    held = rig.level > 0
+    mesh = Mesh(vertices, rig.template.faces)
+    areas, _ = mesh.face_areas_normals()
+    weights = torch.where(held, (areas.clamp_min(1e-12)) ** -0.3, areas.new_zeros(()))
+    found = mesh.sample(SURFACE_SAMPLES, int(rng.integers(2**31)), weights)
+    surface, normals = found.points.numpy(), found.normals.numpy()
+    low, high = (np.array(side) for side in BOX)
+    near = surface[rng.integers(len(surface), size=count)]
+    spread = np.where(rng.random((count, 1)) < 0.65, 0.015, 0.08)
+    points = near + rng.normal(size=(count, 3)) * spread
+    free = rng.random(count) < 0.15
+    points[free] = rng.uniform(low, high, size=(int(free.sum()), 3))
+    points = points.clip(low, high)
+    distance, index = cKDTree(surface).query(points, k=3)
+    offset = points[:, None] - surface[index]
+    side = np.einsum("nkc,nkc->nk", offset, normals[index]).sum(1)
+    # Very near the surface the plane of the nearest sample is a better distance than the sample.
+    plane = np.abs(np.einsum("nc,nc->n", offset[:, 0], normals[index[:, 0]]))
+    value = np.where(distance[:, 0] < 0.01, plane, distance[:, 0])
+    signed = np.sign(side) * value
+    return torch.from_numpy(points).float(), torch.from_numpy(signed).float()
+
+
+def whitened_shapes(
+    neutral: Float[Tensor, "p v 3"], rig: Rig, count: int
+) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "p g"]]:
+    """Mean head, and PCA coefficients of unit variance; vertices count by their drawing chance."""
+    mean = neutral.mean(0)
+    weight = torch.zeros(neutral.shape[1])
+    weight.index_add_(0, rig.template.faces.reshape(-1), rig.draw.repeat_interleave(3))
+    spread = ((neutral - mean) * weight.sqrt()[:, None]).flatten(1).double()
+    values, vectors = torch.linalg.eigh(spread @ spread.T)
+    top = vectors[:, -count:].flip(1) * len(neutral) ** 0.5
+    del values
+    return mean, top.float()
+
+
+def vertex_weights(rig: Rig) -> Int[Tensor, "n"]:
+    """Vertices inside the trained box that some drawn triangle uses."""
+    return torch.unique(rig.template.faces[rig.draw > 0])

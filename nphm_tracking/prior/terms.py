@@ -1,0 +1,67 @@
+"""The losses of the open prior: MonoNPHM's where its data has a counterpart, else ours (said so).
+
+All distances in head units. Ours: exact correspondences for whole heads (MonoNPHM's registrations
+cover the face), true signed distances instead of eikonal + off-surface terms.
+"""
+
+import torch
+from torch import Tensor
+
+from npga.core.errors import NpgaError
+from nphm_tracking.model.head_model import HeadModel
+from nphm_tracking.prior.config import PriorWeightsConfig
+from nphm_tracking.prior.samples import Batch
+
+
+def prior_terms(
+    model: HeadModel,
+    batch: Batch,
+    z_geo: Tensor,
+    z_app: Tensor,
+    true_anchors: Tensor,
+    weights: PriorWeightsConfig,
+) -> dict[str, Tensor]:
+    """Weighted scalars by name; terms of weight 0 are absent."""
+    anchors = model.anchors(z_geo)
+    identity = model.compress(z_geo)
+    counts = [batch.posed.shape[1], batch.surface.shape[1], batch.far.shape[1]]
+    points = torch.cat([batch.posed, batch.surface, batch.far], dim=1)
+    offsets, hyper = model.backward_field(points, identity, batch.weights)
+    to_canonical, to_surface, at_far = offsets.split(counts, dim=1)
+    hyper_posed, hyper_surface, _ = hyper.split(counts, dim=1)
+    surface = torch.cat([batch.surface + to_surface, hyper_surface], dim=-1)
+    volume = torch.cat([batch.volume, batch.volume.new_zeros(*batch.volume.shape[:2], 2)], dim=-1)
+    sdf = model.sdf(torch.cat([surface, volume], dim=1), z_geo)
+    on_surface, around = sdf.split([surface.shape[1], volume.shape[1]], dim=1)
+    miss = (batch.posed + to_canonical - batch.canonical).square().sum(-1)
+    found = {
+        "correspondence": (batch.trust * (miss + 1e-8).sqrt()).sum() / batch.trust.sum(),
+        "surface": on_surface.abs().mean(),
+        "distance": _distance(around, batch.distance),
+        "anchors": (anchors - true_anchors).square().sum(-1).mean(),
+        "hyper": hyper_posed.abs().mean(),
+        "outside": at_far.norm(dim=-1).mean(),
+        "code": z_geo[:, model.sizes.geo_global :].square().sum(-1).mean(),
+    }
+    if weights.normal or weights.color:
+        found["normal"], found["color"] = _normal_and_color(model, batch, z_geo, z_app)
+    return {k: getattr(weights, k) * v for k, v in found.items() if getattr(weights, k)}
+
+
+def _distance(found: Tensor, true: Tensor) -> Tensor:
+    """Absolute error of signed distances; far points count less."""
+    return ((found - true).abs() / (1 + 15 * true.abs())).mean()
+
+
+def _normal_and_color(
+    model: HeadModel, batch: Batch, z_geo: Tensor, z_app: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Difference of the SDF's gradient and the unit normal (also makes it a distance), and albedo."""
+    with torch.enable_grad():
+        place = batch.at_normal.detach().requires_grad_()
+        query = torch.cat([place, place.new_zeros(*place.shape[:2], 2)], dim=-1)
+        sdf, color = model.canonical_field(query, z_geo, z_app)
+        (gradient,) = torch.autograd.grad(sdf.sum(), place, create_graph=True)
+    if color is None:
+        raise NpgaError("The colour field gave no colour.", "Report this as a bug.")
+    return (gradient - batch.normal).norm(dim=-1).mean(), (color - batch.color).abs().mean()

@@ -1,0 +1,188 @@
+"""The training loop of the open prior, and the state that makes it resumable.
+
+Everything random in a step follows from (seed, step); the state holds weights, codes and optimiser
+moments. A resumed run therefore continues exactly.
+"""
+
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from npga.core.errors import CheckpointError
+from npga.core.progress import bar, say
+from nphm_tracking.model.head_model import HeadModel
+from nphm_tracking.model.sizes import HeadModelSizes
+from nphm_tracking.prior.anchors import select_anchors
+from nphm_tracking.prior.config import PriorConfig
+from nphm_tracking.prior.data import PriorData, Rig
+from nphm_tracking.prior.samples import make_batch
+from nphm_tracking.prior.terms import prior_terms
+
+STATE = "state.pt"
+WARMUP_STEPS = 100
+FLOOR = 0.01
+"""The learning rate ends at this share of its peak."""
+
+
+class Trainee(nn.Module):
+    """The model together with the codes of the training people."""
+
+    def __init__(self, model: HeadModel, data: PriorData) -> None:
+        """Global geometry codes start as PCA coefficients, local ones at zero."""
+        super().__init__()
+        self.model = model
+        local = model.geo_size - data.shape_code.shape[1]
+        start = torch.cat([data.shape_code, torch.zeros(data.people, local)], dim=1)
+        self.z_geo = nn.Parameter(start)
+
+    def appearance(self, skin: Tensor) -> Tensor:
+        """z_app of known skin and hair colours: the global part holds them, the local one is zero."""
+        rest = self.model.app_size - skin.shape[-1]
+        return torch.cat([skin, skin.new_zeros(*skin.shape[:-1], rest)], dim=-1)
+
+
+def prior_sizes(config: PriorConfig) -> HeadModelSizes:
+    """The open prior's sizes."""
+    s = config.sizes
+    return HeadModelSizes(
+        geo_global=s.geo_global,
+        geo_local=s.geo_local,
+        app_global=6,
+        app_local=1,
+        exp=52,
+        identity=s.identity,
+        backward_width=s.backward_width,
+        backward_depth=s.backward_depth,
+        backward_skip=s.backward_depth // 2,
+        sdf_width=s.sdf_width,
+        sdf_depth=s.sdf_depth,
+        color_width=s.color_width,
+        color_depth=2,
+        bottleneck=8,
+    )
+
+
+def new_trainee(data: PriorData, rig: Rig, config: PriorConfig) -> Trainee:
+    """Random networks around the mean anchors of the training people; seeded."""
+    from npga.capture.synthetic.people import EXPRESSIONS
+
+    torch.manual_seed(config.seed)
+    sizes = prior_sizes(config)
+    anchors = select_anchors(rig.template, sizes.pair_count, sizes.anchor_count - 60)
+    model = HeadModel(sizes, data.neutral[:, anchors].mean(0), EXPRESSIONS)
+    with torch.no_grad():
+        model.canonical_field.anchor_layers[2].weight.mul_(0.1)
+        model.canonical_field.anchor_layers[2].bias.zero_()
+    return Trainee(model, data)
+
+
+def train(
+    trainee: Trainee, data: PriorData, rig: Rig, config: PriorConfig, folder: Path
+) -> list[dict[str, float]]:
+    """Optimise for ``config.steps`` steps; returns the mean terms of every ``save_every`` steps.
+
+    Takes up ``folder/state.pt`` where it is there. Raises CheckpointError for a state that belongs
+    to another run.
+    """
+    sizes = trainee.model.sizes
+    anchors = select_anchors(rig.template, sizes.pair_count, sizes.anchor_count - 60)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": trainee.model.parameters(), "peak": config.rate, "weight_decay": 1e-4},
+            {"params": [trainee.z_geo], "peak": config.code_rate, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.99),
+    )
+    start, log = _resume(trainee, optimizer, folder)
+    sums: dict[str, float] = {}
+    began = time.monotonic()
+    with bar("training the prior", config.steps, start) as shown:
+        for step in range(start, config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * rate_at(step, config.steps)
+            batch = make_batch(data, rig, config, step)
+            z_app = trainee.appearance(data.skin[batch.person])
+            true_anchors = data.neutral[batch.person][:, anchors]
+            terms = prior_terms(
+                trainee.model, batch, trainee.z_geo[batch.person], z_app, true_anchors,
+                config.weights,
+            )  # fmt: skip
+            total = torch.stack(list(terms.values())).sum()
+            _require_finite(total, terms, step)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
+            optimizer.step()
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            shown.update()
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                span = (step % config.save_every) + 1
+                log.append({"step": step + 1.0, **{k: v / span for k, v in sums.items()}})
+                sums = {}
+                _say_row(log[-1], config, time.monotonic() - began)
+                _save(trainee, optimizer, step + 1, log, folder)
+    return log
+
+
+def rate_at(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to FLOOR."""
+    warm = min(1.0, (step + 1) / WARMUP_STEPS)
+    return warm * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _say_row(row: dict[str, float], config: PriorConfig, seconds: float) -> None:
+    weights = config.weights
+    millimetres = row.get("correspondence", 0.0) / (weights.correspondence or 1) * 250
+    rest = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k != "step")
+    say(f"step {row['step']:.0f}  {seconds:.0f} s  canonical error {millimetres:.2f} mm  {rest}")
+
+
+def _require_finite(total: Tensor, terms: dict[str, Tensor], step: int) -> None:
+    if not torch.isfinite(total):
+        bad = [k for k, v in terms.items() if not torch.isfinite(v)]
+        raise CheckpointError(
+            f"Training the prior met a non-finite loss at step {step} in {bad}.",
+            "Lower rate=, or report this with the settings.",
+        )
+
+
+def _save(
+    trainee: Trainee,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    log: list[dict[str, float]],
+    folder: Path,
+) -> None:
+    """Write the state under a temporary name, then rename."""
+    partial = folder / (STATE + ".partial")
+    held = {
+        "step": step,
+        "trainee": trainee.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "log": log,
+    }
+    torch.save(held, partial)
+    os.replace(partial, folder / STATE)
+
+
+def _resume(
+    trainee: Trainee, optimizer: torch.optim.Optimizer, folder: Path
+) -> tuple[int, list[dict[str, float]]]:
+    path = folder / STATE
+    if not path.exists():
+        return 0, []
+    try:
+        held = torch.load(path, weights_only=True)
+        trainee.load_state_dict(held["trainee"])
+        optimizer.load_state_dict(held["optimizer"])
+    except (RuntimeError, KeyError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not belong to this run ({str(error).splitlines()[0]}).",
+            "Remove the folder, or run with the settings it was made with.",
+        ) from None
+    return int(held["step"]), list(held["log"])

@@ -9,7 +9,7 @@ from npga.core.config import knob
 class CaptureCheckConfig:
     """What to examine, and where to put the overlay picture."""
 
-    root: str = knob("???", "capture root: NeRSemble v2, NeRSemble benchmark or a plain folder")
+    capture: str = knob("???", "capture root: NeRSemble v2, NeRSemble benchmark or a plain folder")
     participant: str = knob("", "three digits, e.g. 031; may be left out if there is only one")
     sequences: list[str] = knob([], "names or prefixes (SEN-07); empty = all")
     decode: bool = knob(True, "decode every frame of every clip (finds truncated files)")

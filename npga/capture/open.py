@@ -21,7 +21,7 @@ DEMO_CAPTURE = Path(__file__).resolve().parents[1] / "assets" / "demo" / "captur
 LAYOUTS = (
     "Expected <root>/<PPP>/calibration/camera_params.json (NeRSemble v2), "
     "<root>/nvs|mono_flame_avatar/<PPP>/calibration/camera_params.json (NeRSemble benchmark) "
-    "or <root>/cameras.json (plain folder); point root= at such a folder."
+    "or <root>/cameras.json (plain folder); point capture= at such a folder."
 )
 
 
@@ -44,7 +44,7 @@ def inspect_capture(
     if not folder.is_dir():
         raise CaptureError(
             f"There is no folder {folder}; a capture root was expected there.",
-            "Correct root=, or mount the disk that holds it.",
+            "Correct capture=, or mount the disk that holds it.",
         )
     found = participants_in(folder)
     plain = (folder / FOLDER_FILE).is_file()
@@ -65,7 +65,7 @@ def _no_capture(folder: Path) -> CaptureError:
     if (folder / "calibration" / "camera_params.json").is_file():
         return CaptureError(
             f"{folder} is the folder of one participant, not a capture root.",
-            f"Give root={folder.parent} participant={folder.name}.",
+            f"Give capture={folder.parent} participant={folder.name}.",
         )
     inside = sorted(p.name for p in folder.iterdir())[:6]
     shown = ", ".join(inside) if inside else "nothing"

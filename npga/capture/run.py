@@ -20,7 +20,7 @@ ORDER = [Severity.error, Severity.warning, Severity.note]
 def run_check(config: CaptureCheckConfig) -> None:
     """Examine a capture; raises CaptureError at the end if anything makes it unusable."""
     out = Path(config.out).resolve()
-    root = Path(config.root).expanduser().resolve()
+    root = Path(config.capture).expanduser().resolve()
     if out == root or root in out.parents:
         raise CaptureError(
             f"out={config.out} lies inside the capture {root}, which must stay as it is.",

@@ -151,7 +151,7 @@ def test_sequences_that_the_table_promises(tiny):
 
 
 def config(root: Path, out: Path, **changes) -> CaptureCheckConfig:
-    return CaptureCheckConfig(root=str(root), sequences=["FREE"], out=str(out), **changes)
+    return CaptureCheckConfig(capture=str(root), sequences=["FREE"], out=str(out), **changes)
 
 
 def test_the_command_writes_picture_and_list(tiny, tmp_path, capsys):

@@ -37,7 +37,7 @@ def refusal(call, *words: str) -> str:
 
 
 def test_no_such_folder(tmp_path):
-    refusal(lambda: open_capture(tmp_path / "nowhere"), "no folder", "nowhere", "root=")
+    refusal(lambda: open_capture(tmp_path / "nowhere"), "no folder", "nowhere", "capture=")
 
 
 def test_a_folder_that_is_no_capture(tmp_path):

@@ -33,7 +33,9 @@ def sphere_figure() -> Figure:
     """A ball for a head; jawOpen makes it taller downwards, its lower part follows the torso."""
     rings, sectors, radius = 30, 40, 0.4
     theta, phi = np.meshgrid(
-        np.linspace(0.02, np.pi - 0.02, rings), np.arange(sectors) * 2 * np.pi / sectors, indexing="ij"
+        np.linspace(0.02, np.pi - 0.02, rings),
+        np.arange(sectors) * 2 * np.pi / sectors,
+        indexing="ij",
     )
     unit = np.stack([np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)], -1)
     points = radius * unit.reshape(-1, 3) + np.array([0, 0.1, -0.15])
@@ -135,7 +137,10 @@ def test_wrinkles_follow_the_expression(actor: Actor) -> None:
 def test_neck_blends_head_and_torso() -> None:
     points = np.random.default_rng(0).normal(size=(5, 3))
     torso = Similarity(torch.tensor(0.25), torch.eye(3), torch.tensor([0.1, 0.0, 0.0]))
-    head, low = blend_neck(points, np.zeros(5), HEAD, torso), blend_neck(points, np.ones(5), HEAD, torso)
+    head, low = (
+        blend_neck(points, np.zeros(5), HEAD, torso),
+        blend_neck(points, np.ones(5), HEAD, torso),
+    )
     assert np.allclose(head, HEAD.apply(torch.tensor(points).float()).numpy(), atol=1e-6)
     assert np.allclose(low, torso.apply(torch.tensor(points).float()).numpy(), atol=1e-6)
 
@@ -208,8 +213,9 @@ def test_film_can_be_read_back(actor: Actor, tmp_path: Path) -> None:
             shots = [actor.shoot(stage, cameras, i, walls[i]) for i in range(3)]
             true.append(shots)
             cloud = sample_cloud(stage, shots, cameras, 100, rng)
-            stored = [stored_colors(s.color, matrices[i]) for s, i in zip(shots, FRONT, strict=True)]
-            file.add(np.stack(stored), np.stack([s.matte for s in shots]), cloud)
+            pairs = zip(shots, FRONT, strict=True)
+            stored = np.stack([stored_colors(s.color, matrices[i]) for s, i in pairs])
+            file.add(stored, np.stack([s.matte for s in shots]), cloud)
     capture = open_capture(tmp_path / "capture")
     views = capture.views("FREE", (0, 1), FRONT, 66, 96, tmp_path / "cache")
     for frame, shots in enumerate(true):

@@ -38,7 +38,7 @@ def align_landmarks(
     if not bool(enough.any()):
         raise TrackError(
             f"No frame has {landmarks_min} triangulated landmarks, so the head cannot be aligned.",
-            "Check the calibration (npga capture check), raise landmark_error_px, or landmarks=none.",
+            "Try npga capture check, a larger landmark_error_px, or landmarks=none.",
         )
     scales = [
         fit_robust(canonical, points_world[t], weight[t]).scale
@@ -142,8 +142,8 @@ def check_scale(metres_per_unit: float) -> None:
     low, high = SCALE_RANGE
     if not low < metres_per_unit < high:
         raise TrackError(
-            f"Aligning gives {metres_per_unit:.4g} metres per head unit; heads have {low} to {high}.",
-            "The capture's calibration must be in metres (npga capture check shows the head's place).",
+            f"Aligning gives {metres_per_unit:.4g} metres per head unit, not {low} to {high}.",
+            "The calibration must be in metres (npga capture check shows the head's place).",
         )
 
 

@@ -26,7 +26,7 @@ FACE_REACH_UNITS = 0.14
 
 
 def clean_cloud(cloud: PointCloud, neighbours: int = 8, factor: float = 3.0) -> PointCloud:
-    """Without non-finite points and without points whose neighbourhood is `factor` times too thin."""
+    """Without non-finite points, and without points whose neighbours are `factor` times too far."""
     finite = cloud.points.isfinite().all(1)
     cloud = select_points(cloud, finite)
     if len(cloud) <= neighbours:

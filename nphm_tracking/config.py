@@ -115,6 +115,6 @@ class TrackConfig:
                 )
         if not self.stages or self.stages[0].kind is not StageKind.keyframe:
             raise ConfigError(
-                "npga track: the stages must begin with a keyframe stage, which finds the identity.",
+                "npga track: the first stage must be a keyframe stage, which finds the identity.",
                 "See configs/track.yaml for the list.",
             )

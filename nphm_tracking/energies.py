@@ -36,7 +36,7 @@ class Linearised:
 
 
 def robust_weight(residual: Float[Tensor, "*b"], scale: float) -> Float[Tensor, "*b"]:
-    """Geman-McClure's weight for iteratively reweighted least squares, 1 at 0, ~0 beyond 3 scales."""
+    """Geman-McClure's weight for reweighted least squares: 1 at 0, about 0 beyond 3 scales."""
     return (1 + (residual / scale).square()).reciprocal().square()
 
 
@@ -95,7 +95,7 @@ def bound_energy(
     return excess.square().sum(-1).mean()
 
 
-def smooth_energy(values: Float[Tensor, "t d"], linked: Float[Tensor, "t-1"]) -> Float[Tensor, ""]:
+def smooth_energy(values: Float[Tensor, "t d"], linked: Float[Tensor, "u"]) -> Float[Tensor, ""]:
     """Sum of squared steps between neighbours; `linked` is 0 across a sequence border."""
     return (linked[:, None] * (values[1:] - values[:-1]).square()).sum()
 

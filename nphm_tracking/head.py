@@ -69,7 +69,7 @@ def canonical_landmarks(model: TrackableHead, z_geo: Float[Tensor, "g"]) -> Floa
 
 
 def expression_prior(model: TrackableHead) -> CodePrior:
-    """Expression codes around neutral (code 0, or the nearest allowed), with the population's spread."""
+    """Expression codes: neutral (code 0, or the nearest allowed) and the population's spread."""
     stats = model.exp_stats
     centre = neutral_code(stats.lower, stats.upper)
     spread = (stats.std.square() + (stats.mean - centre).square()).sqrt()

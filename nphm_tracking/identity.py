@@ -1,4 +1,4 @@
-"""One identity for all frames: Adam on geometry code, scale, and the chosen frames' codes and poses.
+"""One identity for all frames: Adam on geometry code, scale, codes and poses of chosen frames.
 
 The geometry code moves in units of the prior's standard deviation, u = (z_geo - mean) / std, with
 the prior |u|^2. The scale (metres in a head unit) is one per person. Points are drawn anew at every
@@ -20,7 +20,7 @@ from nphm_tracking.solve import FrameData, FrameState, Person, to_head
 POINTS_PER_STEP = 320
 """Of each frame: enough for a stable direction, a third of the cost of all."""
 CODE_RATE, MOTION_RATE, SCALE_RATE = 0.01, 0.002, 0.001
-"""Adam rates of codes (in their units), of poses (radians, head units) and of the log of the scale."""
+"""Adam rates of codes (their units), poses (radians, head units) and the log of the scale."""
 
 
 def fit_identity(
@@ -78,7 +78,7 @@ def fit_identity(
 def data_energy(
     person: Person, data: FrameData, state: FrameState, stage: StageConfig
 ) -> Float[Tensor, ""]:
-    """Mean over frames of surface, landmark and code terms (the energy that `solve_frames` lowers)."""
+    """Mean over frames of surface, landmark and code terms: what `solve_frames` lowers too."""
     to_mm = 1000 * person.scale
     points = to_head(data.points, state, person.scale)
     canonical = canonical_points(person.model, points, person.z_geo, state.z_exp)
@@ -107,7 +107,7 @@ def data_energy(
 def landmark_bias(
     person: Person, data: FrameData, state: FrameState, limit_mm: float = 12.0
 ) -> Float[Tensor, "l 3"]:
-    """Personal landmark offsets: the weighted median over frames of B(landmark) - canonical landmark.
+    """Personal landmark offsets: the median over frames of B(landmark) - canonical landmark.
 
     A detector's idea of a landmark differs from the model's by a constant on each face (ours); what
     matters for expressions is the motion. Landmarks seen in no frame get 0; offsets are limited.

@@ -10,7 +10,7 @@ Hartley & Zisserman 12.2 (DLT); MediaPipe Face Mesh (478 points) as the default 
 import importlib
 import os
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ class Landmarks3D:
     """Root mean square reprojection error over the cameras that were kept."""
 
 
+@runtime_checkable
 class LandmarkDetector(Protocol):
     """Finds the landmarks of one face in one picture."""
 
@@ -57,7 +58,7 @@ class LandmarkDetector(Protocol):
 
 
 class MediaPipeDetector:
-    """MediaPipe Face Mesh with refined lids, irises and lips (models inside the wheel, no network)."""
+    """MediaPipe Face Mesh, refined lids, irises and lips; its models are inside the wheel."""
 
     count = MEDIAPIPE_COUNT
 
@@ -68,8 +69,8 @@ class MediaPipeDetector:
             face_mesh = mediapipe.solutions.face_mesh
         except (ImportError, AttributeError) as error:
             raise TrackError(
-                f"landmark detection needs mediapipe with mp.solutions (0.10.14 .. 0.10.29): {error}",
-                "pip install 'npga[tracking]', or use landmarks=capture (precomputed) or landmarks=none",
+                f"Detecting landmarks needs mediapipe 0.10.14 to 0.10.29: {error}.",
+                "pip install 'npga[tracking]', or use landmarks=capture or landmarks=none.",
             ) from error
         self._mesh = face_mesh.FaceMesh(
             static_image_mode=True,

@@ -57,8 +57,9 @@ class MeanHead:
     """The model's average head, for first poses and cropping."""
 
     landmarks: Float[Tensor, "l 3"]
-    """Canonical, in the detector's order; empty where the model knows none."""
+    """Canonical, in the detector's order; empty where none are used."""
     vertices: Float[Tensor, "v 3"]
+    """Surface points; empty where landmarks are used."""
 
 
 def frames_of(capture: Capture, name: str, config: TrackConfig) -> list[int]:
@@ -68,10 +69,13 @@ def frames_of(capture: Capture, name: str, config: TrackConfig) -> list[int]:
 
 
 def landmark_source(
-    capture: Capture, names: list[str], mean: MeanHead, config: TrackConfig
+    capture: Capture, names: list[str], known: int, config: TrackConfig
 ) -> LandmarkSource:
-    """What `auto` means here; raises TrackError where what was asked for is absent."""
-    if not len(mean.landmarks):
+    """What `auto` means here; raises TrackError where what was asked for is absent.
+
+    `known`: number of landmarks that the head model knows.
+    """
+    if known == 0:
         if config.landmarks in (LandmarkSource.capture, LandmarkSource.mediapipe):
             raise TrackError(
                 "The head model knows no landmarks (published checkpoints have none).",

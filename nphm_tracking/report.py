@@ -1,4 +1,4 @@
-"""Pictures of a track: the residual of every frame, and the tracked head drawn over the pictures."""
+"""Pictures of a track: the residual of every frame, the tracked head over the pictures."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def write_report(
 
 
 def overlay_frames(track: Track, observed: list[Observed]) -> list[tuple[Observed, int]]:
-    """Good frames spread over the sequences: where each sequence's code is farthest from neutral."""
+    """Of each sequence the good frame whose code is farthest from neutral."""
     chosen = []
     for one in observed[:OVERLAY_FRAMES]:
         sequence = track.sequences[one.name]
@@ -74,7 +74,7 @@ def overlay(
     model: TrackableHead,
     config: TrackConfig,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Picture beside the same picture with the tracked surface shaded over it and the points on it."""
+    """Picture beside the same picture under the tracked surface and the landmarks."""
     info = capture.sequence(one.name)
     width = min(OVERLAY_WIDTH, info.width)
     height = round(info.height * width / info.width)

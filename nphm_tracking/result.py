@@ -99,7 +99,7 @@ class Track:
         hits = hits or [key for key in self.sequences if key.startswith(name)]
         if len(hits) != 1:
             raise TrackError(
-                f"Sequence {name!r} matches {len(hits)} of the track's {', '.join(self.sequences)}.",
+                f"Sequence {name!r} matches {len(hits)} of {', '.join(self.sequences)}.",
                 "Name one of them, or track it first.",
             )
         return self.sequences[hits[0]]
@@ -132,7 +132,7 @@ def save_track(track: Track, path: Path | str) -> None:
 
 
 def load_track(path: Path | str) -> Track:
-    """Read a track from its file or the folder that holds it; raises CheckpointError or TrackError."""
+    """A track from its file or its folder; raises CheckpointError or TrackError."""
     path = Path(path)
     path = path / TRACK_FILE if path.is_dir() else path
     tensors, meta = load_tensors(path, format=FORMAT, version=VERSION)

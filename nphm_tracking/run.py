@@ -99,8 +99,8 @@ def observe(
     kept = folder / "observed"
     kept.mkdir(parents=True, exist_ok=True)
     paths = [kept / f"{index}.pt" for index in range(len(names))]
-    mean = mean_head(model)
-    source = landmark_source(capture, names, mean, config)
+    source = landmark_source(capture, names, model.landmark_count, config)
+    mean = mean_head(model, with_landmarks=source is not LandmarkSource.none)
     if not all(path.exists() for path in paths):
         landmarks = {}
         if source is not LandmarkSource.none:
@@ -123,20 +123,18 @@ def observe(
     return observed, source
 
 
-def mean_head(model: TrackableHead) -> MeanHead:
-    """The model's average neutral head."""
+def mean_head(model: TrackableHead, with_landmarks: bool) -> MeanHead:
+    """The model's average neutral head: its landmarks, or else its surface."""
     geometry = geometry_prior(model).mean
-    with torch.no_grad():
-        landmarks = canonical_landmarks(model, geometry)
+    if with_landmarks:
+        with torch.no_grad():
+            return MeanHead(canonical_landmarks(model, geometry), torch.zeros(0, 3))
     codes = Codes(
         geometry,
         geometry.new_zeros(model.app_size),
         torch.zeros_like(model.exp_stats.mean).clamp(model.exp_stats.lower, model.exp_stats.upper),
     )
-    vertices = torch.zeros(0, 3)
-    if not len(landmarks):
-        vertices = model.mesh(codes, MEAN_MESH_RESOLUTION).vertices
-    return MeanHead(landmarks, vertices)
+    return MeanHead(torch.zeros(0, 3), model.mesh(codes, MEAN_MESH_RESOLUTION).vertices)
 
 
 def provenance(capture: Capture, config: TrackConfig, source: LandmarkSource) -> dict[str, Any]:

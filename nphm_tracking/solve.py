@@ -68,8 +68,8 @@ class FrameData:
     point_weight: Float[Tensor, "t n"]
     landmarks: Float[Tensor, "t l 3"]
     landmark_weight: Float[Tensor, "t l"]
-    linked: Float[Tensor, "t-1"]
-    """1 / frames between neighbours; 0 = not coupled (another sequence, or a frame without data)."""
+    linked: Float[Tensor, "u"]
+    """[t - 1] 1 = neighbours are coupled; 0 = not (a frame without data)."""
     code_weight: Float[Tensor, "t"]
     """Factor on the code term: large where a frame is known to be at rest."""
 
@@ -227,7 +227,7 @@ def _drop_wrong_normals(person: Person, data: FrameData, state: FrameState) -> F
 
 def _coupling(
     person: Person, state: FrameState, stage: StageConfig
-) -> tuple[Float[Tensor, "d"], Float[Tensor, "t-1 d"]]:
+) -> tuple[Float[Tensor, "d"], Float[Tensor, "u d"]]:
     """Diagonal weights of a step between neighbours, and the present steps."""
     to_mm = 1000 * person.scale
     code = stage.smooth_code / person.prior.std.square()
@@ -282,7 +282,7 @@ def _step(
 
 def solve_tridiagonal(
     diagonal: Float[Tensor, "t d d"],
-    link: Float[Tensor, "t-1 d"],
+    link: Float[Tensor, "u d"],
     right: Float[Tensor, "t d"],
     free: Bool[Tensor, "t d"],
 ) -> Float[Tensor, "t d"]:

@@ -1,4 +1,4 @@
-"""The tracker: observations -> keyframe -> sequential -> joint -> Track, resumable after every unit.
+"""The tracker: observations -> keyframe -> sequential -> joint -> Track, resumable by units.
 
 A unit is a stage, or one sequence of a stage; its result is written to `state/` in the working
 folder the moment it is done, and a rerun takes it from there. All random draws are seeded per unit,
@@ -83,7 +83,7 @@ def solve_stages(
             solution = _all_frames(observed, solution, stage, folder, label)
             errors = torch.cat([frame_residual_mm(o, solution, stage)[o.enough] for o in observed])
             say(
-                f"track {label}: {len(errors)} frames, median surface distance {errors.median():.2f} mm"
+                f"track {label}: {len(errors)} frames, median distance {errors.median():.2f} mm"
             )
     return solution
 
@@ -190,7 +190,7 @@ def frame_residual_mm(one: Observed, solution: Solution, stage: StageConfig) -> 
 
 
 def finish_sequence(one: Observed, solution: Solution, config: TrackConfig) -> SequenceTrack:
-    """The sequence's track: failed frames are marked, neutral, and stand where their neighbour stands."""
+    """The sequence's track; a failed frame is marked, neutral, and where its neighbour is."""
     residual = frame_residual_mm(one, solution, config.stages[-1])
     state, prior = solution.states[one.name], solution.person.prior
     ok = one.enough & (residual <= config.residual_max_mm)

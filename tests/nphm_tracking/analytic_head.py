@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from npga.core.mesh import Mesh
+
 RADII = torch.tensor([0.30, 0.42, 0.36])
 NOSE = torch.tensor([0.0, -0.05, 0.36])
 CENTRES = torch.tensor(
@@ -92,7 +94,7 @@ class AnalyticHead(nn.Module):
     def posed_points(self, canonical: Tensor, z_exp: Float[Tensor, "e"]) -> Tensor:
         """x with B(x) = canonical, by fixed-point iteration."""
         posed = canonical.clone()
-        for _ in range(200):
+        for _ in range(40):
             offsets, _ = self.backward_field(posed[None], torch.zeros(1, 3), z_exp[None])
             posed = canonical - offsets[0]
         return posed
@@ -104,6 +106,17 @@ class AnalyticHead(nn.Module):
         direction = direction[direction[:, 2] > -0.2 * direction.norm(dim=1)][:count]
         direction = direction / direction.norm(dim=1, keepdim=True)
         position = direction * self.radii(z_geo)
-        for _ in range(60):
+        for _ in range(30):
             position = position - direction * 0.7 * self.sdf(position, z_geo)[:, None]
         return position
+
+    def mesh(self, codes: object, resolution: int = 48, canonical: bool = False) -> Mesh:
+        from skimage.measure import marching_cubes
+
+        axis = torch.linspace(-0.6, 0.6, resolution)
+        grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+        offsets, _ = self.backward_field(grid[None], codes.z_geo[None], codes.z_exp[None])
+        volume = self.sdf(grid + (0 if canonical else offsets[0]), codes.z_geo)
+        vertices, faces, _, _ = marching_cubes(volume.reshape([resolution] * 3).numpy(), 0.0)
+        points = torch.from_numpy(vertices.copy()) * (axis[1] - axis[0]) + axis[0]
+        return Mesh(points.float(), torch.from_numpy(faces.astype("int64")).flip(-1))

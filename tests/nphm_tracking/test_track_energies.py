@@ -1,0 +1,119 @@
+"""Energies: gradients by finite differences, and the one-pass Jacobian against autograd's."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from analytic_head import AnalyticHead
+
+from npga.core.rotations import matrix_from_rotvec
+from nphm_tracking.config import StageConfig
+from nphm_tracking.energies import (
+    bound_energy,
+    code_energy,
+    landmark_residual,
+    linearise_landmarks,
+    linearise_surface,
+    robust_loss,
+    robust_weight,
+    smooth_energy,
+    surface_residual,
+)
+from nphm_tracking.head import expression_prior
+from nphm_tracking.identity import data_energy
+from nphm_tracking.solve import FrameData, FrameState, Person, normal_equations
+
+FRAMES, POINTS, LANDMARKS = 3, 6, 5
+
+
+@pytest.fixture
+def scene() -> tuple[Person, FrameData, FrameState]:
+    generator = torch.Generator().manual_seed(3)
+    head, z_geo = AnalyticHead(), torch.tensor([0.3, -0.2, 0.5]).double()
+    near = head.surface(torch.zeros(3), FRAMES * POINTS, 4).double().reshape(FRAMES, POINTS, 3)
+    marks = head.landmarks(z_geo)[:LANDMARKS]
+    prior = expression_prior(head)
+    prior = replace(prior, **{n: getattr(prior, n).double() for n in prior.__dataclass_fields__})
+    person = Person(head, z_geo, torch.tensor(0.26).double(), marks, prior)
+    noise = 0.01 * torch.randn(FRAMES, LANDMARKS, 3, generator=generator).double()
+    data = FrameData(
+        points=0.26 * near,
+        normals=torch.zeros_like(near),
+        point_weight=torch.rand(FRAMES, POINTS, generator=generator).double() + 0.5,
+        landmarks=0.26 * (marks + noise),
+        landmark_weight=torch.rand(FRAMES, LANDMARKS, generator=generator).double() + 0.5,
+        linked=torch.zeros(FRAMES - 1).double(),
+        code_weight=torch.tensor([1.0, 2.0, 0.5]).double(),
+    )
+    turn = matrix_from_rotvec(0.1 * torch.randn(FRAMES, 3, generator=generator).double())
+    codes = 0.2 + 0.6 * torch.rand(FRAMES, 4, generator=generator).double()
+    return person, data, FrameState(codes, turn, 0.003 * turn[:, 0])
+
+
+def moved_points(points: torch.Tensor, motion: torch.Tensor) -> torch.Tensor:
+    return points @ matrix_from_rotvec(motion[:, :3]).transpose(1, 2) + motion[:, None, 3:]
+
+
+@pytest.mark.parametrize("kind", ["surface", "landmarks"])
+def test_one_pass_jacobian_is_autograds(kind: str, scene: tuple) -> None:
+    person, data, state = scene
+    points = (data.points if kind == "surface" else data.landmarks) / 0.26
+
+    def residual(unknown: torch.Tensor) -> torch.Tensor:
+        code, motion = unknown[:, :4], unknown[:, 4:]
+        posed = moved_points(points, motion)
+        if kind == "surface":
+            return surface_residual(person.model, posed, person.z_geo, code)
+        found = landmark_residual(person.model, posed, person.landmarks, person.z_geo, code)
+        return found.flatten(1)
+
+    start = torch.cat([state.z_exp, torch.zeros(FRAMES, 6).double()], 1)
+    slow = torch.autograd.functional.jacobian(residual, start)
+    slow = torch.stack([slow[t, :, t] for t in range(FRAMES)])
+    if kind == "surface":
+        fast = linearise_surface(person.model, points, person.z_geo, state.z_exp)
+    else:
+        fast = linearise_landmarks(
+            person.model, points, person.landmarks, person.z_geo, state.z_exp
+        )
+    assert torch.allclose(fast.residual, residual(start), atol=1e-12)
+    assert torch.allclose(fast.jacobian, slow, atol=1e-9)
+
+
+def test_normal_equations_are_the_gradient_of_the_energy(scene: tuple) -> None:
+    person, data, state = scene
+    stage = StageConfig(code=0.3, sparsity=0.2, surface=1.5, landmark=0.7)
+    equations = normal_equations(person, data, state, stage)
+    step = 1e-6
+    for column in range(10):
+        unit = torch.zeros(FRAMES, 10).double()
+        unit[:, column] = step
+        up = normal_equations(person, data, state.moved(unit, person.scale, person.prior), stage)
+        down = normal_equations(person, data, state.moved(-unit, person.scale, person.prior), stage)
+        slope = (up.energy - down.energy) / (2 * step)
+        assert torch.allclose(2 * equations.gradient[:, column], slope, rtol=1e-4, atol=1e-4)
+
+
+def test_adam_and_gauss_newton_lower_the_same_energy(scene: tuple) -> None:
+    person, data, state = scene
+    stage = StageConfig(code=0.3, sparsity=0.2)
+    joint = data_energy(person, data, state, stage)
+    assert torch.allclose(joint, normal_equations(person, data, state, stage).energy.mean())
+
+
+def test_robust_weight_belongs_to_robust_loss() -> None:
+    r = torch.linspace(-20, 20, 41, dtype=torch.float64, requires_grad=True)
+    loss = robust_loss(r, 4.0)
+    (slope,) = torch.autograd.grad(loss.sum(), r)
+    assert torch.allclose(slope, 2 * robust_weight(r, 4.0) * r)
+    assert float(loss.detach().max()) < 16.0
+
+
+def test_code_and_bound_and_smooth_energies() -> None:
+    one, zero = torch.ones(3), torch.zeros(3)
+    code = torch.tensor([[0.5, 1.5, -0.25], [0.0, 1.0, 0.5]])
+    assert torch.isclose(bound_energy(code, zero, one), torch.tensor((0.25 + 0.0625) / 2))
+    assert torch.isclose(code_energy(code, zero, 2 * one), code.square().sum() / 8)
+    steps = torch.tensor([[0.0], [1.0], [3.0]])
+    assert smooth_energy(steps, torch.tensor([1.0, 0.5])) == 1.0 + 0.5 * 4.0
+    assert smooth_energy(steps, torch.tensor([1.0, 0.0])) == 1.0

@@ -1,0 +1,104 @@
+"""One shape for all measurements: ``results/<benchmark>-<machine>.json``.
+
+A row is one number with its unit and, where one was promised, its bar ("<= 0.2", ">= 25").
+"""
+
+import json
+import operator
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from npga.core.device import resolve_device
+
+ROOT = Path(__file__).resolve().parents[1]
+_COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+
+def row(name: str, value: float, unit: str, bar: str = "", note: str = "") -> dict:
+    """One measured number; ``holds`` says whether it meets the bar (None without one)."""
+    holds = None
+    if bar:
+        sign, limit = bar.split()
+        holds = _COMPARISONS[sign](value, float(limit))
+    return {
+        "id": name,
+        "value": float(f"{value:.4g}"),
+        "unit": unit,
+        "bar": bar,
+        "holds": holds,
+        "note": note,
+    }
+
+
+def machine() -> dict:
+    """Processor, the cores this process may use, and the GPU's name (None without one)."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.*)", info.read_text()) if info.is_file() else []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": cores,
+        "gpu": _gpu_name(),
+    }
+
+
+def _gpu_name() -> str | None:
+    if resolve_device("auto").type != "cuda":
+        return None
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def machine_name(info: dict) -> str:
+    """Short name for files: ``2core-cpu``, or ``nvidia-h100-80gb-hbm3``."""
+    if info["gpu"]:
+        return re.sub(r"[^a-z0-9]+", "-", info["gpu"].lower()).strip("-")
+    return f"{info['cores']}core-cpu"
+
+
+def _commit() -> str:
+    """The commit that was measured, with ``+`` where tracked files differ from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        edited = git("status", "--porcelain", "--untracked-files=no", "--", "npga", "nphm_tracking")
+        return git("rev-parse", "--short", "HEAD") + ("+" if edited else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def print_table(rows: list[dict]) -> None:
+    """The rows, aligned, with their bars."""
+    wide = max((len(r["id"]) for r in rows), default=0)
+    verdicts = {None: "", True: "holds", False: "MISSED"}
+    for r in rows:
+        bar = f"{r['bar']:>10s} {verdicts[r['holds']]}" if r["bar"] else ""
+        print(
+            f"{r['id']:{wide}s} {r['value']:>10.4g} {r['unit']:6s} {bar:18s} {r['note']}".rstrip()
+        )
+
+
+def write_results(name: str, protocol: dict, rows: list[dict]) -> Path:
+    """Print the table and write ``results/<name>-<machine>.json``; returns its path."""
+    where = machine()
+    results = {
+        "benchmark": name,
+        "commit": _commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": where,
+        "protocol": protocol,
+        "rows": rows,
+    }
+    path = ROOT / "benchmarks" / "results" / f"{name}-{machine_name(where)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    print_table(rows)
+    print(f"\nwritten to {path.relative_to(ROOT)}")
+    return path

@@ -123,8 +123,8 @@ def rasterize_screen(
 def _row_range(screen: np.ndarray, faces: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
     """First and last pixel row whose centre each face may cover (empty for dropped faces)."""
     count = faces.shape[0]
-    first = np.empty(count, np.int32)
-    last = np.empty(count, np.int32)
+    first = np.zeros(count, np.int32)
+    last = np.zeros(count, np.int32)
     for f in range(count):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         nearest = min(screen[a, 2], screen[b, 2], screen[c, 2])
@@ -149,7 +149,7 @@ def _draw_face(
     bary_image: np.ndarray,
     inverse_image: np.ndarray,
 ) -> None:
-    """Draw one face into rows row_first..row_last; nearest (largest 1/z) wins, ties to the first."""
+    """Draw one face into some rows; the nearest (largest 1/z) wins, of equals the first."""
     a, b, c = faces[index, 0], faces[index, 1], faces[index, 2]
     xa, ya, xb, yb, xc, yc = (
         screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1],

@@ -114,7 +114,7 @@ class Actor:
         hair = _applied(head, self.hair.vertices)
         rotation = head.rotation.numpy().astype(np.float64)
         normals = vertex_normals(body, self.figure.faces)
-        thick = (self.look.collar - self.figure.template[:, 1] - 0.45 * self.figure.template[:, 2])
+        thick = self.look.collar - self.figure.template[:, 1] - 0.45 * self.figure.template[:, 2]
         thick = CLOTH_THICKNESS_M * np.clip(thick / 0.01, 0, 1)
         dressed = body + normals * thick[:, None]
         vertices = np.concatenate([dressed, hair])
@@ -209,7 +209,7 @@ def _pooled(image: np.ndarray) -> np.ndarray:
 
 
 def _table(look: Look) -> np.ndarray:
-    """Linear colours in the rows of `shading.PAINT_ROWS`."""
+    """Linear colours in the order of `shading.PAINT_NAMES`."""
     rows = {
         "iris": look.iris,
         "sclera": (0.86, 0.83, 0.80),
@@ -220,5 +220,4 @@ def _table(look: Look) -> np.ndarray:
         "hair": look.hair.color,
         "cloth": look.cloth,
     }
-    ordered = sorted(shading.PAINT_ROWS, key=lambda name: shading.PAINT_ROWS[name])
-    return np.array([rows[name] for name in ordered]) ** 2.2
+    return np.array([rows[name] for name in shading.PAINT_NAMES]) ** 2.2

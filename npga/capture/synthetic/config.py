@@ -98,7 +98,8 @@ class CaptureSynthConfig:
         for name in settings.sequences:
             if name not in SEQUENCES:
                 raise ConfigError(
-                    f"{where}: there is no sequence {name!r}.", f"Use some of {', '.join(SEQUENCES)}."
+                    f"{where}: there is no sequence {name!r}.",
+                    f"Use some of {', '.join(SEQUENCES)}.",
                 )
         for serial in settings.cameras:
             if serial not in SERIALS:

@@ -15,6 +15,8 @@ from npga.capture.synthetic import shading
 from npga.capture.synthetic.noise import smoothstep
 from npga.capture.synthetic.people import EXPRESSIONS, Identity, People
 
+TEETH_BACK = 0.008
+"""How far teeth are drawn back (2 mm), so that they never stick through the lips."""
 MATERIALS = {
     "skin": shading.SKIN,
     "mouth_cavity": shading.MOUTH,
@@ -67,12 +69,15 @@ def anny_figure(people: People, identity: Identity) -> Figure:
         ]
     )
     region = people.data.face_region
+    teeth = people.template.vertices_in("teeth_upper", "teeth_lower").numpy()
 
     def posed(weights: np.ndarray, gaze: np.ndarray) -> np.ndarray:
         row = torch.tensor(weights, dtype=torch.float32)
         wanted = np.stack([-gaze[:, 1], gaze[:, 0], np.zeros(2)], axis=1)
         turned = torch.einsum("e,esk->sk", row, head.eye_turns).numpy()
-        return head.posed(row, torch.tensor(wanted - turned, dtype=torch.float32)).numpy()
+        vertices = head.posed(row, torch.tensor(wanted - turned, dtype=torch.float32)).numpy()
+        vertices[teeth, 2] -= TEETH_BACK
+        return vertices
 
     faces = people.template.faces.numpy().astype(np.int32)
     y = template[faces][..., 1].mean(1)

@@ -69,9 +69,7 @@ def scalp_density(template: np.ndarray, look: HairLook) -> np.ndarray:
     return smoothstep(-0.012, 0.022, y - height)
 
 
-def grow_hair(
-    neutral: np.ndarray, template: np.ndarray, faces: np.ndarray, look: HairLook
-) -> Hair:
+def grow_hair(neutral: np.ndarray, template: np.ndarray, faces: np.ndarray, look: HairLook) -> Hair:
     """Comb a haircut onto one head.
 
     neutral, template [v 3]: the person's and the average's neutral vertices; faces [f 3] of the
@@ -133,7 +131,8 @@ def _push_out(points: np.ndarray, shell: np.ndarray, gap: np.ndarray) -> np.ndar
     radius = np.linalg.norm(away, axis=1)
     column, row = _angles(away)
     ground = shell[
-        np.clip(row.astype(int), 0, SHELL_HEIGHT - 1), np.clip(column.astype(int), 0, SHELL_WIDTH - 1)
+        np.clip(row.astype(int), 0, SHELL_HEIGHT - 1),
+        np.clip(column.astype(int), 0, SHELL_WIDTH - 1),
     ]
     lacking = np.maximum(ground + gap - radius, 0.0)
     return points + away / np.maximum(radius, 1e-6)[:, None] * lacking[:, None]

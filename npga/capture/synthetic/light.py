@@ -47,7 +47,9 @@ class Shadows:
 
 def studio(warmth: float = 0.0) -> Lamps:
     """A key lamp from the subject's upper left, fill, two rims, and a bright overcast sky."""
-    toward = np.array([[0.50, 0.55, 0.75], [-0.75, 0.15, 0.75], [0.75, 0.45, -0.6], [-0.8, 0.4, -0.6]])
+    toward = np.array(
+        [[0.50, 0.55, 0.75], [-0.75, 0.15, 0.75], [0.75, 0.45, -0.6], [-0.8, 0.4, -0.6]]
+    )
     color = np.array([[1.25, 1.17, 1.07], [0.42, 0.46, 0.52], [0.55, 0.57, 0.62], [0.5, 0.5, 0.5]])
     color = color * np.array([1 + warmth, 1.0, 1 - warmth])
     index = np.arange(SKY_DIRECTIONS) + 0.5
@@ -58,7 +60,10 @@ def studio(warmth: float = 0.0) -> Lamps:
     strength = 0.55 + 0.45 * sky[:, 1] + 0.25 * sky[:, 2]
     tint = np.array([1.0, 1.0, 1.04]) * np.clip(strength, 0.12, None)[:, None]
     return Lamps(
-        toward / np.linalg.norm(toward, axis=1, keepdims=True), color, sky, tint * (4.0 / SKY_DIRECTIONS) * 0.62
+        toward / np.linalg.norm(toward, axis=1, keepdims=True),
+        color,
+        sky,
+        tint * (4.0 / SKY_DIRECTIONS) * 0.62,
     )
 
 
@@ -115,9 +120,7 @@ def _gather(
 ) -> None:
     """Add what one sky direction gives to every vertex."""
     for n in numba.prange(len(points)):
-        cosine = (
-            normals[n, 0] * toward[0] + normals[n, 1] * toward[1] + normals[n, 2] * toward[2]
-        )
+        cosine = normals[n, 0] * toward[0] + normals[n, 1] * toward[1] + normals[n, 2] * toward[2]
         if cosine <= 0.0:
             continue
         seen = lit(

@@ -47,7 +47,12 @@ class Motion:
 
 REST = KeyPose({})
 SMILE = {"mouthSmileBoth": 0.9, "cheekSquintBoth": 0.6, "mouthDimpleBoth": 0.25}
-DISGUST = {"noseSneerBoth": 0.9, "browDownBoth": 0.7, "mouthUpperUpBoth": 0.55, "eyeSquintBoth": 0.5}
+DISGUST = {
+    "noseSneerBoth": 0.9,
+    "browDownBoth": 0.7,
+    "mouthUpperUpBoth": 0.55,
+    "eyeSquintBoth": 0.5,
+}
 RAISE = {"browInnerUp": 0.9, "browOuterUpBoth": 0.85}
 FEAR = {"browInnerUp": 1.0, "eyeWideBoth": 0.9, "mouthStretchBoth": 0.7, "jawOpen": 0.25}
 
@@ -110,8 +115,12 @@ SEQUENCES: dict[str, tuple[KeyPose, ...]] = {
     ),
     "EMO-1-shout+laugh": (
         REST,
-        KeyPose({"jawOpen": 0.85, "mouthStretchBoth": 0.5, "browDownBoth": 0.6, "eyeSquintBoth": 0.4}),
-        KeyPose({"jawOpen": 0.95, "mouthUpperUpBoth": 0.5, "browDownBoth": 0.8}, (0, 0), (-6, 0, 0)),
+        KeyPose(
+            {"jawOpen": 0.85, "mouthStretchBoth": 0.5, "browDownBoth": 0.6, "eyeSquintBoth": 0.4}
+        ),
+        KeyPose(
+            {"jawOpen": 0.95, "mouthUpperUpBoth": 0.5, "browDownBoth": 0.8}, (0, 0), (-6, 0, 0)
+        ),
         KeyPose({"jawOpen": 0.2, "mouthSmileBoth": 0.6, "cheekSquintBoth": 0.4}),
         KeyPose({**SMILE, "jawOpen": 0.5, "eyeSquintBoth": 0.6}, (0, 0), (-5, 4, 3)),
         KeyPose({**SMILE, "jawOpen": 0.25, "eyeSquintBoth": 0.7}, (-6, -4), (5, -3, -2)),
@@ -154,7 +163,9 @@ SEQUENCES: dict[str, tuple[KeyPose, ...]] = {
     "FREE": (
         REST,
         KeyPose({**RAISE, "mouthPucker": 0.8}, (-16, 6), (0, -8, 0)),
-        KeyPose({"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.9, "cheekSquintLeft": 0.8}, (0, 0), (3, 6, 6)),
+        KeyPose(
+            {"eyeBlinkLeft": 1.0, "mouthSmileLeft": 0.9, "cheekSquintLeft": 0.8}, (0, 0), (3, 6, 6)
+        ),
         KeyPose({"jawOpen": 0.7, "tongueOut": 1.0, "browDownBoth": 0.7, "noseSneerBoth": 0.5}),
         KeyPose({"jawOpen": 0.45, **RAISE, "mouthLeft": 0.7}, (18, -6), (0, 10, -4)),
         KeyPose({"mouthRight": 0.8, "noseSneerRight": 0.7, "browOuterUpLeft": 0.8}, (-10, 0)),

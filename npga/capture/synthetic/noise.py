@@ -35,9 +35,7 @@ def value_noise(x: float, y: float, z: float, seed: int) -> float:
     for di in range(2):
         for dj in range(2):
             for dk in range(2):
-                weight = (
-                    (u if di else 1.0 - u) * (v if dj else 1.0 - v) * (w if dk else 1.0 - w)
-                )
+                weight = (u if di else 1.0 - u) * (v if dj else 1.0 - v) * (w if dk else 1.0 - w)
                 total += weight * _lattice(i + di, j + dj, k + dk, seed)
     return total
 

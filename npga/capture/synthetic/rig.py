@@ -48,7 +48,7 @@ class Rig:
         return full.resized(width, height)
 
 
-def make_rig(rng: np.random.Generator, *, focal: float = 8700.0) -> Rig:
+def make_rig(rng: np.random.Generator, *, focal: float = 8350.0) -> Rig:
     """A calibration session: nominal places disturbed by millimetres and fractions of a degree."""
     up = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
     poses: dict[str, np.ndarray] = {}

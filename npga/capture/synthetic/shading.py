@@ -17,7 +17,8 @@ from npga.capture.synthetic.skin import AXIS_Z, V_HIGH, V_LOW
 
 SKIN, MOUTH, TEETH, TONGUE, EYE_LEFT, EYE_RIGHT, SOCKET, HAIR = range(8)
 
-PAINT_ROWS = {"iris": 0, "sclera": 1, "mouth": 2, "teeth": 3, "tongue": 4, "socket": 5, "hair": 6, "cloth": 7}
+PAINT_NAMES = ("iris", "sclera", "mouth", "teeth", "tongue", "socket", "hair", "cloth")
+"""The rows of `Paint.table`, in order."""
 IRIS_RAD, PUPIL_RAD = 0.43, 0.155
 
 
@@ -48,7 +49,7 @@ class Paint:
     color_map: np.ndarray
     """[h w 4] linear skin and its gloss."""
     table: np.ndarray
-    """[8 3] linear colours by PAINT_ROWS."""
+    """[8 3] linear colours by PAINT_NAMES."""
     eye_centres: np.ndarray
     """[2 3] in the template."""
     collar: float
@@ -70,27 +71,18 @@ def shade(
     face [h w], bary [h w 3] from the z-buffer; slope_map [h w 4] from `SkinMaps.bumped`; eye [3]
     the camera's centre.
     """
-    return _shade(
-        face,
-        bary,
+    mesh = (
         surface.vertices.astype(np.float32),
         surface.normals.astype(np.float32),
         surface.template.astype(np.float32),
         surface.ambient,
         surface.faces,
         surface.material,
-        surface.world_from_head.astype(np.float64),
-        paint.color_map,
-        slope_map,
-        paint.table,
-        paint.eye_centres,
-        paint.collar,
-        lamps.toward,
-        lamps.color,
-        shadows.lamp_from_world,
-        shadows.depth,
-        eye.astype(np.float64),
     )
+    maps = (paint.color_map, slope_map, paint.table, paint.eye_centres)
+    studio = (lamps.toward, lamps.color, shadows.lamp_from_world, shadows.depth)
+    rotation = surface.world_from_head.astype(np.float64)
+    return _shade(face, bary, mesh, maps, studio, rotation, paint.collar, eye.astype(np.float64))
 
 
 @numba.njit(cache=True, fastmath=True)
@@ -108,9 +100,7 @@ def _mix(
 
 
 @numba.njit(cache=True, fastmath=True)
-def _texel(
-    image: np.ndarray, x: float, y: float, z: float
-) -> tuple[float, float, float, float]:
+def _texel(image: np.ndarray, x: float, y: float, z: float) -> tuple[float, float, float, float]:
     """A [h w 4] cylinder map at a template point, bilinear."""
     height, width = image.shape[0], image.shape[1]
     u = (np.arctan2(x, z - AXIS_Z) / (2 * np.pi) + 0.5) * width - 0.5
@@ -155,7 +145,9 @@ def _eye_color(
 
 
 @numba.njit(cache=True, fastmath=True)
-def _cloth_color(q: tuple[float, float, float], below: float, cloth: np.ndarray) -> tuple[float, float, float]:
+def _cloth_color(
+    q: tuple[float, float, float], below: float, cloth: np.ndarray
+) -> tuple[float, float, float]:
     """Knitted cloth with a ribbed collar band."""
     rib = 0.93 + 0.07 * np.sin(np.arctan2(q[0], q[2] + 0.4) * 160.0)
     knit = 0.94 + 0.1 * value_noise(q[0] * 90.0, q[1] * 90.0, q[2] * 90.0, 3)
@@ -178,8 +170,8 @@ def _hair_light(
     hx, hy, hz = v[0] + toward[0], v[1] + toward[1], v[2] + toward[2]
     size = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9
     tilt = (t[0] * hx + t[1] * hy + t[2] * hz) / size
-    sharp = max(0.0, 1 - (tilt - 0.06) ** 2) ** 45.0 * 0.09
-    broad = max(0.0, 1 - (tilt + 0.12) ** 2) ** 9.0 * 0.45
+    sharp = max(0.0, 1 - (tilt - 0.06) ** 2) ** 45.0 * 0.055
+    broad = max(0.0, 1 - (tilt + 0.12) ** 2) ** 9.0 * 0.40
     k = diffuse + broad
     return base[0] * k + sharp, base[1] * k + sharp, base[2] * k + sharp
 
@@ -261,29 +253,51 @@ def _material(
     return table[row, 0] * k, table[row, 1] * k, table[row, 2] * k, gloss, 60.0, 0.25
 
 
+@numba.njit(cache=True, fastmath=True)
+def _gathered(
+    kind: int,
+    p: tuple[float, float, float],
+    n: tuple[float, float, float],
+    v: tuple[float, float, float],
+    base: tuple[float, float, float],
+    shape: tuple[float, float, float],
+    studio: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> tuple[float, float, float]:
+    """Light of all lamps with their shadows; shape = (gloss, highlight power, wrap)."""
+    toward, color, projection, depth = studio
+    lift = 0.0 if kind == HAIR else 0.0015
+    out0 = out1 = out2 = 0.0
+    for lamp in range(len(toward)):
+        tow = toward[lamp]
+        if kind != HAIR and n[0] * tow[0] + n[1] * tow[1] + n[2] * tow[2] < -0.4:
+            continue
+        x, y, z = p[0] + lift * n[0], p[1] + lift * n[1], p[2] + lift * n[2]
+        seen = lit(depth[lamp], projection[lamp], x, y, z, 2 if lamp == 0 else 1)
+        if kind == HAIR:
+            c = _hair_light(n, v, tow, base)
+            c = (c[0] * seen, c[1] * seen, c[2] * seen)
+        else:
+            c = _surface_light(n, v, tow, seen, base, shape[2], shape[0], shape[1])
+        out0 += color[lamp, 0] * c[0]
+        out1 += color[lamp, 1] * c[1]
+        out2 += color[lamp, 2] * c[2]
+    return out0, out1, out2
+
+
 @numba.njit(cache=True, parallel=True, fastmath=True)
-def _shade(  # noqa: PLR0913  a kernel takes plain arrays
+def _shade(
     face: np.ndarray,
     bary: np.ndarray,
-    vertices: np.ndarray,
-    normals: np.ndarray,
-    template: np.ndarray,
-    ambient: np.ndarray,
-    faces: np.ndarray,
-    material: np.ndarray,
+    mesh: tuple[np.ndarray, ...],
+    maps: tuple[np.ndarray, ...],
+    studio: tuple[np.ndarray, ...],
     rotation: np.ndarray,
-    color_map: np.ndarray,
-    slope_map: np.ndarray,
-    table: np.ndarray,
-    eye_centres: np.ndarray,
     collar: float,
-    toward: np.ndarray,
-    lamp_color: np.ndarray,
-    lamp_from_world: np.ndarray,
-    lamp_depth: np.ndarray,
     eye: np.ndarray,
 ) -> np.ndarray:
     """The loop over samples behind `shade`."""
+    vertices, normals, template, ambient, faces, material = mesh
+    color_map, slope_map, table, eye_centres = maps
     height, width = face.shape
     out = np.zeros((height, width, 3), np.float32)
     for row in numba.prange(height):
@@ -300,48 +314,22 @@ def _shade(  # noqa: PLR0913  a kernel takes plain arrays
             away = np.sqrt(vx * vx + vy * vy + vz * vz)
             v = (vx / away, vy / away, vz / away)
             cavity = 1.0
-            lift = 0.0015
             below = collar - q[1] - 0.45 * q[2]
-            cloth = kind == SKIN and below > 0
             if kind == HAIR:
                 k = q[1] * (0.55 + 0.45 * min(1.0, 1.6 * q[0]))
                 base = (table[6, 0] * k, table[6, 1] * k, table[6, 2] * k)
-                gloss = power = wrap = 0.0
-                lift = 0.0
-            elif cloth:
+                shape = (0.0, 0.0, 0.0)
+            elif kind == SKIN and below > 0:
                 base = _cloth_color(q, below, table[7])
-                gloss, power, wrap = 0.12, 6.0, 0.1
+                shape = (0.12, 6.0, 0.1)
             else:
                 r, g, b, gloss, power, wrap = _material(kind, q, color_map, table, eye_centres)
                 base = (r, g, b)
+                shape = (gloss, power, wrap)
                 if kind == SKIN:
-                    slope = _texel(slope_map, q[0], q[1], q[2])
-                    n = _bump(n, q, slope[0], slope[1], rotation)
-                    cavity = slope[2]
-            light0 = base[0] * sky[0] * cavity
-            light1 = base[1] * sky[1] * cavity
-            light2 = base[2] * sky[2] * cavity
-            for lamp in range(len(toward)):
-                tow = toward[lamp]
-                if kind != HAIR and n[0] * tow[0] + n[1] * tow[1] + n[2] * tow[2] < -0.4:
-                    continue
-                seen = lit(
-                    lamp_depth[lamp],
-                    lamp_from_world[lamp],
-                    p[0] + lift * n[0],
-                    p[1] + lift * n[1],
-                    p[2] + lift * n[2],
-                    2 if lamp == 0 else 1,
-                )
-                if kind == HAIR:
-                    c = _hair_light(n, v, toward[lamp], base)
-                    c = (c[0] * seen, c[1] * seen, c[2] * seen)
-                else:
-                    c = _surface_light(n, v, toward[lamp], seen, base, wrap, gloss, power)
-                light0 += lamp_color[lamp, 0] * c[0] * cavity
-                light1 += lamp_color[lamp, 1] * c[1] * cavity
-                light2 += lamp_color[lamp, 2] * c[2] * cavity
-            out[row, column, 0] = light0
-            out[row, column, 1] = light1
-            out[row, column, 2] = light2
+                    slope_u, slope_v, cavity, _ = _texel(slope_map, q[0], q[1], q[2])
+                    n = _bump(n, q, slope_u, slope_v, rotation)
+            light = _gathered(kind, p, n, v, base, shape, studio)
+            for k3 in range(3):
+                out[row, column, k3] = cavity * (base[k3] * sky[k3] + light[k3])
     return out

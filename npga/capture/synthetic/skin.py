@@ -50,7 +50,7 @@ class SkinMaps:
     """[len(WRINKLES) h w] height in head units at activation 1 (negative: a furrow)."""
 
     def bumped(self, activation: np.ndarray) -> np.ndarray:
-        """One frame's relief: [h w 4] = (dh/ds along u, dh/ds along v, darkening, 0)."""
+        """One frame: [h w 4] = (dh/ds along u, along v, darkening, 0)."""
         height = self.relief + np.tensordot(activation.astype(np.float32), self.wrinkles, 1)
         radius = 0.33
         along_u = np.gradient(height, 2 * np.pi / MAP_WIDTH * radius, axis=1)
@@ -80,19 +80,20 @@ def wrinkle_activation(weights: dict[str, float]) -> np.ndarray:
     chin = 0.7 * w("mouthShrugLower") + 0.25 * (w("mouthFrownLeft") + w("mouthFrownRight"))
     lips = w("mouthPucker") + 0.4 * w("mouthFunnel")
     values = [
-        left[0], right[0], frown + 0.3 * nose, left[1], right[1], left[2], right[2], nose, chin, lips,
+        left[0], right[0], frown + 0.3 * nose, left[1], right[1], left[2], right[2],
+        nose, chin, lips,
     ]  # fmt: skip
     return np.clip(np.array(values), 0.0, 1.15)
 
 
 def unwrap(template: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Template position behind every texel [h w 3]; texels off the surface copy the nearest row.
+    """Template position behind every texel [h w 3]; a plain cylinder where there is no surface.
 
     template [v 3], faces [f 3] of the outer skin. Faces across the seam at the back are left out.
     """
     angle = np.arctan2(template[:, 0], template[:, 2] - AXIS_Z)
     radius = np.hypot(template[:, 0], template[:, 2] - AXIS_Z)
-    screen = np.empty((len(template), 4))
+    screen = np.zeros((len(template), 4))
     screen[:, 0] = (angle / (2 * np.pi) + 0.5) * MAP_WIDTH
     screen[:, 1] = (V_HIGH - template[:, 1]) / (V_HIGH - V_LOW) * MAP_HEIGHT
     screen[:, 2] = 2.0 - radius
@@ -263,18 +264,30 @@ def _wrinkle_maps(position: np.ndarray, seed: int) -> np.ndarray:
         dx, dy = sign * x - 0.178, y - 0.104
         angle, radius = np.arctan2(dy, dx), np.hypot(dx, dy)
         ring = smoothstep(0.016, 0.034, radius) * smoothstep(0.105, 0.07, radius)
-        fan = sum(_furrow(radius * (angle - a) - 0.6 * warp, 0.0042) for a in (-0.75, -0.3, 0.15, 0.6))
+        fan = sum(
+            _furrow(radius * (angle - a) - 0.6 * warp, 0.0042) for a in (-0.75, -0.3, 0.15, 0.6)
+        )
         crows.append(0.8 * ring * smoothstep(1.2, 0.8, np.abs(angle)) * fan * front)
         t = np.clip((-0.045 - y) / 0.17, 0, 1)
         curve = 0.066 + 0.066 * t**0.8
         span = smoothstep(-0.03, -0.06, y) * smoothstep(-0.235, -0.19, y)
         folds.append(1.1 * span * _furrow(sign * x - curve - 0.5 * warp, 0.0095) * front)
-    bridge = smoothstep(0.0, 0.02, y) * smoothstep(0.12, 0.09, y) * smoothstep(0.062, 0.03, np.abs(x))
+    bridge = (
+        smoothstep(0.0, 0.02, y) * smoothstep(0.12, 0.09, y) * smoothstep(0.062, 0.03, np.abs(x))
+    )
     nose = sum(_furrow(y - c - 0.8 * np.abs(x) - warp * 0.4, 0.005) for c in (0.01, 0.033, 0.056))
     nose = 0.7 * nose
     chin = _blob(x, y, (0, -0.295), 0.055) * fbm(position, 55, octaves=2, seed=seed + 37) * 1.6
     lips = lip_mask(position) * np.cos(x / 0.0062 * (1 + warp)) * 0.8
     return 0.0046 * np.stack(
-        [forehead * left, forehead * right, glabella * front, *crows, *folds, nose * bridge, chin, lips]
+        [
+            forehead * left,
+            forehead * right,
+            glabella * front,
+            *crows,
+            *folds,
+            nose * bridge,
+            chin,
+            lips,
+        ]
     )
-

@@ -34,12 +34,13 @@ def test_solvers_find_the_known_inverse(solver, teacher, subjects):
 
 
 def test_newton_is_quadratic_and_broyden_cheaper(teacher, subjects):
-    field, canonical, _ = problem(teacher, subjects)
+    field, canonical, _ = problem(teacher, subjects, 1.3)
     newton = invert.newton(field, canonical, tolerance=1e-9)
     broyden = invert.broyden(field, canonical, tolerance=1e-9)
     slow = invert.fixed_point(field, canonical, tolerance=1e-9)
     assert newton.iterations.max() <= 7
     assert newton.iterations.max() < broyden.iterations.max() < slow.iterations.max()
+    assert broyden.iterations.max() <= 7  # measured: 6; 9 where H is never updated
     assert broyden.evaluations < newton.evaluations
 
 

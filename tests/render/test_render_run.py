@@ -13,7 +13,7 @@ from npga.core.video import probe_video, read_video
 from npga.render.config import RenderConfig
 from npga.render.render import draw_avatar, render_frames
 from npga.render.run import camera_path, drive_of, run
-from npga.render.trajectory import front_camera
+from npga.render.trajectory import front_camera, orbit
 from nphm_tracking import load_track, save_track
 
 
@@ -66,6 +66,19 @@ def test_expression_pose_and_refiner_change_the_picture(person):
     assert (draw(4, 0) - base).abs().max() > 0.02
     assert (draw(0, 4) - base).abs().max() > 0.02
     assert (draw(0, 0, refine=False) - base).max() > 0.05
+
+
+def test_every_frame_has_its_own_camera(person):
+    avatar = load_avatar(person / "avatar.safetensors")
+    drive = drive_of(load_track(person).sequence("FREE"), still_head=True)
+    path = orbit(drive.world_from_torso, len(drive), 40, 60)
+    frames = list(render_frames(avatar, drive, path))
+    for n in (0, 3):
+        alone = draw_avatar(
+            avatar, drive.z_exp[n], drive.world_from_head[n], drive.world_from_torso,
+            path.select([n]),
+        )  # fmt: skip
+        assert np.abs(frames[n] - 255 * alone[0].numpy()).max() <= 0.51
 
 
 def test_still_head_holds_the_mean_pose(person):

@@ -3,7 +3,8 @@
 Renders a few people from several sides, detects the landmarks, looks up which triangle each one
 hits, and takes the median place on the average head. Writes the asset that `npga prior` reads:
 
-    python scripts/landmarks_on_template.py out=nphm_tracking/assets/landmarks_on_template.safetensors
+    A=nphm_tracking/assets/landmarks_on_template.safetensors
+    python scripts/landmarks_on_template.py out=$A
 
 A picture of the result is written to the same name with .png.
 """

@@ -3,7 +3,7 @@
 A head is described by 65 anchors and one small network per anchor (36 weight sets: mirrored
 anchors share one and see a mirrored x) plus one network without an anchor. A query is seen by the
 anchor-less network and by those of its 12 nearest anchors, blended by
-w_k = exp(-(d_k / s)^2 / 2), s = distance to the 8th nearest anchor / 3.75 (MonoNPHM, published code).
+w_k = exp(-(d_k / s)^2 / 2), s = distance to the 8th nearest anchor / 3.75 (published code).
 
 Letters: b people, n queries, k anchors seen, m members (anchors + 1), r = b n (k + 1) rows.
 """
@@ -84,7 +84,7 @@ class CanonicalField(nn.Module):
     ) -> Neighbourhood:
         """Nearest anchors, local coordinates and blending weights of every query."""
         s = self.sizes
-        batch, count, dims = canonical.shape
+        batch, _, dims = canonical.shape
         position = canonical[..., :3]
         with torch.no_grad():
             near = torch.cdist(position, anchors, compute_mode="donot_use_mm_for_euclid_dist")

@@ -8,6 +8,7 @@ Letters: r rows (query x member), m members, s weight sets, b people, i o layer 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -53,7 +54,7 @@ class RowPlan:
 
 
 class LocalNetworks(nn.Module):
-    """``set_count`` MLPs of one shape. Layer input order of the first layer: codes, then row input."""
+    """``set_count`` MLPs of one shape. The first layer sees codes, then the row's own input."""
 
     def __init__(
         self, set_count: int, code_size: int, row_size: int, width: int, depth: int, out: int
@@ -64,7 +65,7 @@ class LocalNetworks(nn.Module):
         ends = [code_size + row_size] + [width] * depth + [out]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for fan_in, fan_out in zip(ends[:-1], ends[1:], strict=True):
+        for fan_in, fan_out in pairwise(ends):
             bound = fan_in**-0.5
             self.weights.append(
                 nn.Parameter(torch.zeros(set_count, fan_out, fan_in).uniform_(-bound, bound))

@@ -3,8 +3,8 @@
 posed x --B(x; compress(z_geo), z_exp)--> [x + offset, omega] --(z_geo)--> SDF --(z_app)--> colour
 
 Units: head space (1 unit = 250 mm), SDF positive outside, colour nominally -1..1. Codes:
-z_geo = [global | 66 local], z_app likewise, z_exp. Source: MonoNPHM and its published code; the open
-prior has the same architecture with smaller sizes, and its z_exp are the 52 ARKit weights (ours).
+z_geo = [global | 66 local], z_app likewise, z_exp. Source: MonoNPHM and its published code; the
+open prior has the same architecture, smaller, and its z_exp are the 52 ARKit weights (ours).
 
 Letters: b people or frames, n points, g a e code lengths, i identity, h hyper, k anchors,
 l landmarks, m reference points.
@@ -175,7 +175,7 @@ class HeadModel(nn.Module):
         identity: Float[Tensor, "*b i"],
         z_exp: Float[Tensor, "*b e"],
     ) -> tuple[Float[Tensor, "*b n 3"], Float[Tensor, "*b n h"]]:
-        """Canonical offsets and hyper coordinates of posed points; ``identity`` from ``compress``."""
+        """Canonical offsets and hyper coordinates of posed points; ``identity``: ``compress``."""
         return self.backward_mlp(points, identity, z_exp)
 
     def sdf(

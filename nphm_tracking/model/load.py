@@ -48,7 +48,7 @@ def open_prior_path() -> Path:
 def save_head_model(
     path: str | Path, model: HeadModel, *, half: bool = True, note: dict[str, str] | None = None
 ) -> None:
-    """Write weights, statistics and landmarks as one safetensors file (half precision by default)."""
+    """Write weights, statistics and landmarks as one safetensors file (half precision)."""
     tensors = {}
     for key, value in model.state_dict().items():
         narrow = half and value.is_floating_point() and not key.endswith(("_lower", "_upper"))

@@ -7,8 +7,12 @@ from npga.core.errors import ConfigError
 from npga.core.mesh import Mesh
 from nphm_tracking.model.head_model import Codes, HeadModel
 
-CHUNK = 32768
+CHUNK = 8192
 """Queries per evaluation; bounds memory, does not change the result."""
+COARSEST = 4
+"""Stride of the first grid; halved until 1."""
+REFINE_REACH = 1.3
+"""Grid points are evaluated where the coarser grid has the surface within so many cells."""
 
 
 @torch.no_grad()
@@ -22,21 +26,48 @@ def head_mesh(model: HeadModel, codes: Codes, resolution: int, canonical: bool) 
 
     low, high = model.bounds[0], model.bounds[1]
     step = (high - low).max() / resolution
-    counts = [int(n) for n in torch.ceil((high - low) / step).long() + 1]
-    axes = [low[i] + step * torch.arange(n, device=low.device) for i, n in enumerate(counts)]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    values = torch.cat([_sdf(model, part, codes, canonical) for part in grid.split(CHUNK)])
-    volume = values.reshape(counts).float().cpu().numpy()
+    cells = torch.ceil((high - low) / (step * COARSEST)).long()
+    volume = _refined_volume(model, codes, canonical, low, step, cells).float().cpu().numpy()
     if not volume.min() < 0 < volume.max():
         raise ConfigError(
-            f"No surface crosses the head model's box (SDF {volume.min():.3f}..{volume.max():.3f}).",
+            f"No surface crosses the model's box (SDF {volume.min():.3f}..{volume.max():.3f}).",
             "The codes are far outside the model's range, or the model is untrained.",
         )
     vertices, faces, _, _ = marching_cubes(volume, level=0.0)
     points = low + step * torch.from_numpy(np.ascontiguousarray(vertices)).to(low)
     colors = torch.cat([_color(model, part, codes, canonical) for part in points.split(CHUNK)])
-    order = torch.from_numpy(faces.astype(np.int64)).flip(-1).to(points.device)
+    order = torch.from_numpy(np.ascontiguousarray(faces, dtype=np.int64)).to(points.device)
     return Mesh(points, order, ((colors + 1) / 2).clamp(0, 1))
+
+
+def _refined_volume(
+    model: HeadModel,
+    codes: Codes,
+    canonical: bool,
+    low: torch.Tensor,
+    step: torch.Tensor,
+    cells: torch.Tensor,
+) -> torch.Tensor:
+    """SDF on the finest grid: evaluated near the surface, interpolated elsewhere."""
+    stride, volume = COARSEST, low.new_zeros(0)
+    while stride >= 1:
+        counts = [int(c) * (COARSEST // stride) + 1 for c in cells]
+        index = torch.stack(
+            torch.meshgrid(*[torch.arange(n, device=low.device) for n in counts], indexing="ij"), -1
+        )
+        if stride == COARSEST:
+            volume = low.new_zeros(counts)
+            active = torch.ones(counts, dtype=torch.bool, device=low.device)
+        else:
+            volume = torch.nn.functional.interpolate(
+                volume[None, None], size=counts, mode="trilinear", align_corners=True
+            )[0, 0]
+            active = volume.abs() < REFINE_REACH * 2 * stride * step
+        points = low + index[active].to(low.dtype) * (step * stride)
+        parts = [_sdf(model, part, codes, canonical) for part in points.split(CHUNK)]
+        volume[active] = torch.cat(parts) if parts else volume[active]
+        stride //= 2
+    return volume
 
 
 def _canonical(

@@ -205,9 +205,8 @@ class _Reader:
         return self._count("deepSDFensemble.layers.{}.layers.0.weight", self.identity)
 
     def _depth(self, network: str) -> int:
-        found = [
-            k for k in self.identity if re.fullmatch(rf"{network}\.layers\.0\.layers\.\d+\.weight", k)
-        ]
+        pattern = re.compile(rf"{network}\.layers\.0\.layers\.\d+\.weight")
+        found = [k for k in self.identity if pattern.fullmatch(k)]
         return len(found) - 1
 
     @staticmethod

@@ -1,22 +1,21 @@
 """People -> the arrays that a prior is trained on.
 
 The level set is what a camera can see: skin, lips, lids, the front of the eyeballs, and the walls
-of the mouth with tongue and teeth (eye sockets and the back of the eyeballs are left out). Distances
-come from the nearest of many surface samples, their sign from that sample's normal.
+of the mouth with tongue and teeth (eye sockets and the back of the eyeballs are left out).
+Distances come from the nearest of many surface samples, their sign from that sample's normal.
 
 Letters: p people, v vertices, f triangles, m points with a known distance, g global code length.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from npga.capture.synthetic.people import REGIONS, Head, People, Template
+from npga.capture.synthetic.people import EXPRESSIONS, REGIONS, Head, People, Template
 from npga.core.mesh import Mesh
 from npga.core.progress import track_progress
 from npga.core.rotations import matrix_from_rotvec
@@ -32,6 +31,8 @@ DRAW = {
 }  # fmt: skip
 """How often a triangle of each region is drawn, beside the root of its area."""
 SURFACE_SAMPLES = 50_000
+HYPER_SCALE = 0.2
+"""omega of what the jaw (the lids) carries entirely; 0 for what it leaves in place."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,11 @@ class PriorData:
     """Skin and hair colour, standardised: the global appearance code."""
     volume_points: Float[Tensor, "p m 3"]
     volume_distance: Float[Tensor, "p m"]
+    volume_label: Float[Tensor, "p m 2"]
+    """Hyper label of the nearest surface."""
     shape_mean: Float[Tensor, "v 3"]
     shape_code: Float[Tensor, "p g"]
-    """Whitened PCA coefficients of the neutral heads."""
+    """PCA coefficients of the neutral heads (see ``scaled_shapes``)."""
 
     @property
     def people(self) -> int:
@@ -72,16 +75,8 @@ class Rig:
     albedo_base: Float[Tensor, "v 3"]
     albedo_mix: Float[Tensor, "v 2"]
     """Colour = base + mix of (skin, hair)."""
-
-    def to(self, device: torch.device) -> "Rig":
-        """On another device."""
-
-        def moved(value: Any) -> Any:  # noqa: ANN401  tensors and the template
-            return value.to(device) if isinstance(value, Tensor) else value
-
-        template = Template(**{f.name: moved(getattr(self.template, f.name)) for f in fields(Template)})
-        held = {f.name: moved(getattr(self, f.name)) for f in fields(self)}
-        return Rig(**{**held, "template": template})
+    hyper: Float[Tensor, "v 2"]
+    """What omega should say: how far jawOpen and eyeBlink move the vertex, HYPER_SCALE at most."""
 
     def posed(
         self,
@@ -97,10 +92,13 @@ class Rig:
             vertices[:, index] = (neutral[:, index] - centre) @ turn[:, side].mT + centre
         return vertices
 
+    def tones(self, skin: Float[Tensor, "b 6"]) -> Float[Tensor, "b 2 3"]:
+        """Skin and hair colour of standardised ones."""
+        return (SKIN_MEAN.to(skin) + SKIN_SPREAD.to(skin) * skin).reshape(-1, 2, 3)
+
     def albedo(self, skin: Float[Tensor, "b 6"]) -> Float[Tensor, "b v 3"]:
         """Vertex colours in 0..1 for standardised skin and hair colours."""
-        tones = SKIN_MEAN.to(skin) + SKIN_SPREAD.to(skin) * skin
-        mixed = torch.einsum("vk,bkc->bvc", self.albedo_mix, tones.reshape(-1, 2, 3))
+        mixed = torch.einsum("vk,bkc->bvc", self.albedo_mix, self.tones(skin))
         return (self.albedo_base + mixed).clamp(0.02, 0.98)
 
 
@@ -123,7 +121,11 @@ def make_rig(people: People) -> Rig:
     level_set = torch.tensor([name in LEVEL_REGIONS for name in REGIONS])[regions].any(1)
     level = chance * level_set * _seen_of_eyes(template, middle, head)
     base, mix = _albedo(template)
-    return Rig(template, head.linear, head.eye_turns, chance, level, base, mix)
+    deltas = head.deltas.norm(dim=-1)
+    blink = deltas[[EXPRESSIONS.index(f"eyeBlink{s}") for s in ("Left", "Right")]].amax(0)
+    moved = torch.stack([deltas[EXPRESSIONS.index("jawOpen")], blink], dim=1)
+    label = HYPER_SCALE * moved / moved.amax(0)
+    return Rig(template, head.linear, head.eye_turns, chance, level, base, mix, label)
 
 
 def _seen_of_eyes(
@@ -162,18 +164,26 @@ def make_data(
     rng = np.random.default_rng(seed)
     heads = [people.head(people.sample_identity(rng)) for _ in range(count)]
     neutral = torch.stack([h.neutral for h in heads])
+    centres = torch.stack([h.eye_centres for h in heads])
+    mean, code = scaled_shapes(neutral, rig, shapes)
+    # In many dimensions nobody is near the average: pull every second person towards it.
+    pull = torch.ones(count, 1, 1)
+    pull[1::2, 0, 0] = torch.from_numpy(rng.uniform(0.0, 1.0, size=count // 2)).float()
+    neutral = mean + pull * (neutral - mean)
+    centres = centres.mean(0) + pull * (centres - centres.mean(0))
+    code = pull[:, 0] * code
     pools = [
         volume_samples(rig, person, volume_points, rng)
         for person in track_progress(neutral, "distances to the neutral heads")
     ]
-    mean, code = whitened_shapes(neutral, rig, shapes)
     skin = rng.normal(size=(count, 6)).clip(-2, 2) * 0.6 + rng.normal(size=(count, 1)) * 0.7
     return PriorData(
         neutral=neutral,
-        eye_centres=torch.stack([h.eye_centres for h in heads]),
+        eye_centres=centres,
         skin=torch.from_numpy(skin).float(),
-        volume_points=torch.stack([p for p, _ in pools]),
-        volume_distance=torch.stack([d for _, d in pools]),
+        volume_points=torch.stack([p for p, _, _ in pools]),
+        volume_distance=torch.stack([d for _, d, _ in pools]),
+        volume_label=torch.stack([label for _, _, label in pools]),
         shape_mean=mean,
         shape_code=code,
     )
@@ -181,8 +191,8 @@ def make_data(
 
 def volume_samples(
     rig: Rig, vertices: Float[Tensor, "v 3"], count: int, rng: np.random.Generator
-) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m"]]:
-    """Points around one head with their signed distance to the level set, head units."""
+) -> tuple[Float[Tensor, "m 3"], Float[Tensor, "m"], Float[Tensor, "m 2"]]:
+    """Points around one head, their signed distance to the level set, the nearest hyper label."""
     held = rig.level > 0
     mesh = Mesh(vertices, rig.template.faces)
     areas, _ = mesh.face_areas_normals()
@@ -203,23 +213,25 @@ def volume_samples(
     plane = np.abs(np.einsum("nc,nc->n", offset[:, 0], normals[index[:, 0]]))
     value = np.where(distance[:, 0] < 0.01, plane, distance[:, 0])
     signed = np.sign(side) * value
-    return torch.from_numpy(points).float(), torch.from_numpy(signed).float()
+    nearest = torch.from_numpy(index[:, 0])
+    corners = rig.template.faces[found.face[nearest]]
+    label = (found.bary[nearest][..., None] * rig.hyper[corners]).sum(1)
+    return torch.from_numpy(points).float(), torch.from_numpy(signed).float(), label
 
 
-def whitened_shapes(
+def scaled_shapes(
     neutral: Float[Tensor, "p v 3"], rig: Rig, count: int
 ) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "p g"]]:
-    """Mean head, and PCA coefficients of unit variance; vertices count by their drawing chance."""
+    """Mean head, and PCA coefficients whose spread is the root of the shape's own (first one: 1).
+
+    Vertices count by their drawing chance. Unit spread for all would shout the smallest shapes and
+    networks would learn people by heart; their true spread would hush them.
+    """
     mean = neutral.mean(0)
     weight = torch.zeros(neutral.shape[1])
     weight.index_add_(0, rig.template.faces.reshape(-1), rig.draw.repeat_interleave(3))
     spread = ((neutral - mean) * weight.sqrt()[:, None]).flatten(1).double()
     values, vectors = torch.linalg.eigh(spread @ spread.T)
-    top = vectors[:, -count:].flip(1) * len(neutral) ** 0.5
-    del values
-    return mean, top.float()
-
-
-def vertex_weights(rig: Rig) -> Int[Tensor, "n"]:
-    """Vertices inside the trained box that some drawn triangle uses."""
-    return torch.unique(rig.template.faces[rig.draw > 0])
+    top, size = vectors[:, -count:].flip(1), values[-count:].flip(0).clamp_min(0)
+    loudness = (size / size[0]) ** 0.25
+    return mean, (top * len(neutral) ** 0.5 * loudness).float()

@@ -28,6 +28,15 @@ def landmarks_file() -> Path:
     return Path(str(files("nphm_tracking") / "assets" / "landmarks_on_template.safetensors"))
 
 
+def template_landmarks(
+    rig: Rig, vertices: Float[Tensor, "p v 3"]
+) -> Float[Tensor, "p l 3"]:
+    """Where the landmarks lie on heads of the template's topology."""
+    spots, _ = load_tensors(landmarks_file(), format=LANDMARK_FORMAT, version=1)
+    corners = vertices[:, rig.template.faces[spots["face"]]]
+    return (spots["bary"][None, ..., None] * corners).sum(2)
+
+
 @torch.no_grad()
 def finished_model(trainee: Trainee, data: PriorData, rig: Rig, seed: int) -> HeadModel:
     """The trained model with everything that tracking needs beside the weights."""
@@ -47,9 +56,7 @@ def finished_model(trainee: Trainee, data: PriorData, rig: Rig, seed: int) -> He
         "geo_upper": codes.mean(0) + 4 * spread,
         "bounds": torch.tensor(BOX),
     }
-    spots, _ = load_tensors(landmarks_file(), format=LANDMARK_FORMAT, version=1)
-    corners = data.neutral[:, rig.template.faces[spots["face"]]]
-    places = (spots["bary"][None, ..., None] * corners).sum(2)
+    places = template_landmarks(rig, data.neutral)
     shared = codes[:, : model.sizes.geo_global]
     held["landmark_mean"], held["landmark_basis"] = linear_fit(shared, places)
     inside = ((data.shape_mean > torch.tensor(BOX[0])) & (data.shape_mean < torch.tensor(BOX[1])))

@@ -4,7 +4,7 @@ Letters: b heads, n points per head, e expression. Every batch follows from (see
 resumed run sees what an uninterrupted one would have seen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ from nphm_tracking.prior.expressions import sample_expressions
 class Batch:
     """Points with known answers, head units."""
 
-    person: Int[Tensor, "b"]
+    person: Int[Tensor, "b 2"]
+    mix: Float[Tensor, "b 2"]
+    """Every head is mean + sum of mix * (person - mean); the first ``pure`` are one person each."""
+    pure: int
     weights: Float[Tensor, "b e"]
     posed: Float[Tensor, "b n 3"]
     """Points on and around the posed surface."""
@@ -28,21 +31,37 @@ class Batch:
     """The same points on the neutral head."""
     trust: Float[Tensor, "b n"]
     """1 near the surface, less further away."""
+    label: Float[Tensor, "b n 2"]
+    """What omega should be there."""
     surface: Float[Tensor, "b m 3"]
-    """Points exactly on the posed level set."""
-    volume: Float[Tensor, "b k 3"]
-    """Points around the neutral head."""
-    distance: Float[Tensor, "b k"]
+    """Points on the posed level set, half of them moved off it a little."""
+    height: Float[Tensor, "b m"]
+    """How far they were moved along the normal: their distance."""
+    volume: Float[Tensor, "q k 3"]
+    """Points around the neutral heads of the pure ones."""
+    distance: Float[Tensor, "q k"]
+    volume_label: Float[Tensor, "q k 2"]
+    """omega to query them with: the nearest surface's label, or 0 for half of the heads."""
     at_normal: Float[Tensor, "b j 3"]
     """Points on the neutral level set."""
     normal: Float[Tensor, "b j 3"]
+    normal_label: Float[Tensor, "b j 2"]
     color: Float[Tensor, "b j 3"]
     """Albedo at ``at_normal``, -1..1."""
     far: Float[Tensor, "b f 3"]
     """Points far from the head, where nothing should move."""
 
+    def to(self, device: torch.device) -> "Batch":
+        """On another device."""
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in held.items()})
+
 
 FAR_POINTS = 16
+HEIGHT = 0.006
+"""Spread of the small moves off the surface, head units."""
+PURE_SHARE = 1 / 3
+"""Heads that are one person of the data; the others mix two, so that identities never repeat."""
 
 
 def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Batch:
@@ -50,10 +69,15 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
     rng = np.random.default_rng([config.seed, 17, step])
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     heads = config.heads
-    person = torch.from_numpy(rng.integers(data.people, size=heads))
+    pure = max(1, round(heads * PURE_SHARE))
+    person = torch.from_numpy(rng.integers(data.people, size=(heads, 2)))
     weights = torch.from_numpy(sample_expressions(rng, heads)).float()
-    neutral = data.neutral[person]
-    posed = rig.posed(neutral, data.eye_centres[person], weights)
+    mix = _mix(rng, heads, pure)
+    neutral = mixed(data.neutral, data.shape_mean, person, mix)
+    eyes = (rig.template.left_eye, rig.template.right_eye)
+    between = torch.stack([data.shape_mean[index].mean(0) for index in eyes])
+    centres = mixed(data.eye_centres, between, person, mix)
+    posed = rig.posed(neutral, centres, weights)
 
     spots = _spots(rig, rig.draw, heads, config.correspondence_points, torch_rng)
     reach = _reach(spots.shape, torch_rng)
@@ -62,25 +86,63 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
     level = _spots(rig, rig.level, heads, config.surface_points, torch_rng)
     with_normal = _spots(rig, rig.level, heads, config.normal_points, torch_rng)
     at_normal, normal, _ = with_normal.on(neutral)
-    rows = torch.randint(
-        data.volume_points.shape[1], (heads, config.distance_points), generator=torch_rng
-    )
+    owner = person[:pure, :1]
+    per_head = config.distance_points * heads // pure
+    rows = torch.randint(data.volume_points.shape[1], (pure, per_head), generator=torch_rng)
+    labelled = torch.from_numpy(rng.random(heads) < 0.5).float()[:, None, None]
+    on_surface, out_of_it, _ = level.on(posed)
+    off = torch.rand(level.shape, generator=torch_rng) < 0.5
+    height = torch.randn(level.shape, generator=torch_rng).clamp(-2, 2) * HEIGHT * off
+    hyper = rig.hyper.expand(heads, -1, -1)
     low, high = torch.tensor(BOX)
     far = low + (high - low) * torch.rand(heads, FAR_POINTS, 3, generator=torch_rng)
     return Batch(
         person=person,
+        mix=mix,
+        pure=pure,
         weights=weights,
         posed=at_posed + reach[..., None] * normal_posed,
         canonical=at_neutral + reach[..., None] * normal_neutral,
         trust=1 / (1 + (reach / 0.012) ** 2),
-        surface=level.on(posed)[0],
-        volume=data.volume_points[person[:, None], rows],
-        distance=data.volume_distance[person[:, None], rows],
+        label=spots.blend(hyper),
+        surface=on_surface + height[..., None] * out_of_it,
+        height=height,
+        volume=data.volume_points[owner, rows],
+        distance=data.volume_distance[owner, rows],
+        volume_label=data.volume_label[owner, rows] * labelled[:pure],
         at_normal=at_normal,
         normal=normal,
-        color=with_normal.blend(rig.albedo(data.skin[person])) * 2 - 1,
+        normal_label=with_normal.blend(hyper) * labelled,
+        color=_albedo_at(rig, with_normal, data.skin[person[:, 0]]) * 2 - 1,
         far=far * 1.2,
     )
+
+
+def mixed(
+    values: Float[Tensor, "p *c"],
+    mean: Float[Tensor, "*c"],
+    person: Int[Tensor, "b 2"],
+    mix: Float[Tensor, "b 2"],
+) -> Float[Tensor, "b *c"]:
+    """mean + sum over both people of mix * (value - mean)."""
+    ones = [1] * mean.ndim
+    first, second = (mix[:, k].reshape(-1, *ones) * (values[person[:, k]] - mean) for k in (0, 1))
+    return mean + first + second
+
+
+def _mix(rng: np.random.Generator, heads: int, pure: int) -> Float[Tensor, "b 2"]:
+    angle, size = rng.uniform(0, np.pi / 2, heads), rng.uniform(0.0, 1.1, heads)
+    mix = np.stack([np.cos(angle), np.sin(angle)], axis=1) * size[:, None]
+    mix[:pure] = (1.0, 0.0)
+    return torch.from_numpy(mix).float()
+
+
+def _albedo_at(rig: Rig, spots: "Spots", skin: Float[Tensor, "b 6"]) -> Float[Tensor, "b n 3"]:
+    """Colours in 0..1 at the spots (as ``Rig.albedo`` for whole heads)."""
+    heads = len(skin)
+    base = spots.blend(rig.albedo_base.expand(heads, -1, -1))
+    mix = spots.blend(rig.albedo_mix.expand(heads, -1, -1))
+    return (base + torch.einsum("bnk,bkc->bnc", mix, rig.tones(skin))).clamp(0.02, 0.98)
 
 
 def _reach(shape: tuple[int, int], rng: torch.Generator) -> Float[Tensor, "b n"]:

@@ -1,7 +1,8 @@
 """The losses of the open prior: MonoNPHM's where its data has a counterpart, else ours (said so).
 
 All distances in head units. Ours: exact correspondences for whole heads (MonoNPHM's registrations
-cover the face), true signed distances instead of eikonal + off-surface terms.
+cover the face), true signed distances instead of eikonal + off-surface terms, and a meaning for
+omega: how much the jaw and the lids carry a point along, so that touching lips stay apart in 5D.
 """
 
 import torch
@@ -30,18 +31,18 @@ def prior_terms(
     to_canonical, to_surface, at_far = offsets.split(counts, dim=1)
     hyper_posed, hyper_surface, _ = hyper.split(counts, dim=1)
     surface = torch.cat([batch.surface + to_surface, hyper_surface], dim=-1)
-    volume = torch.cat([batch.volume, batch.volume.new_zeros(*batch.volume.shape[:2], 2)], dim=-1)
-    sdf = model.sdf(torch.cat([surface, volume], dim=1), z_geo)
-    on_surface, around = sdf.split([surface.shape[1], volume.shape[1]], dim=1)
+    volume = torch.cat([batch.volume, batch.volume_label], dim=-1)
+    on_surface = model.sdf(surface, z_geo) - batch.height
+    around = model.sdf(volume, z_geo[: batch.pure])
     miss = (batch.posed + to_canonical - batch.canonical).square().sum(-1)
     found = {
         "correspondence": (batch.trust * (miss + 1e-8).sqrt()).sum() / batch.trust.sum(),
         "surface": on_surface.abs().mean(),
         "distance": _distance(around, batch.distance),
         "anchors": (anchors - true_anchors).square().sum(-1).mean(),
-        "hyper": hyper_posed.abs().mean(),
+        "hyper": (hyper_posed - batch.label).abs().mean(),
         "outside": at_far.norm(dim=-1).mean(),
-        "code": z_geo[:, model.sizes.geo_global :].square().sum(-1).mean(),
+        "code": z_geo[: batch.pure, model.sizes.geo_global :].square().sum(-1).mean(),
     }
     if weights.normal or weights.color:
         found["normal"], found["color"] = _normal_and_color(model, batch, z_geo, z_app)
@@ -56,10 +57,10 @@ def _distance(found: Tensor, true: Tensor) -> Tensor:
 def _normal_and_color(
     model: HeadModel, batch: Batch, z_geo: Tensor, z_app: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Difference of the SDF's gradient and the unit normal (also makes it a distance), and albedo."""
+    """SDF gradient against the unit normal (which also makes it a distance), and albedo."""
     with torch.enable_grad():
         place = batch.at_normal.detach().requires_grad_()
-        query = torch.cat([place, place.new_zeros(*place.shape[:2], 2)], dim=-1)
+        query = torch.cat([place, batch.normal_label], dim=-1)
         sdf, color = model.canonical_field(query, z_geo, z_app)
         (gradient,) = torch.autograd.grad(sdf.sum(), place, create_graph=True)
     if color is None:

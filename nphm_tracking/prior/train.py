@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from npga.core.device import resolve_device
 from npga.core.errors import CheckpointError
 from npga.core.progress import bar, say
 from nphm_tracking.model.head_model import HeadModel
@@ -19,7 +20,8 @@ from nphm_tracking.model.sizes import HeadModelSizes
 from nphm_tracking.prior.anchors import select_anchors
 from nphm_tracking.prior.config import PriorConfig
 from nphm_tracking.prior.data import PriorData, Rig
-from nphm_tracking.prior.samples import make_batch
+from nphm_tracking.prior.samples import make_batch, mixed
+from nphm_tracking.prior.start import start_weights
 from nphm_tracking.prior.terms import prior_terms
 
 STATE = "state.pt"
@@ -32,15 +34,20 @@ class Trainee(nn.Module):
     """The model together with the codes of the training people."""
 
     def __init__(self, model: HeadModel, data: PriorData) -> None:
-        """Global geometry codes start as PCA coefficients, local ones at zero."""
+        """Global geometry codes are PCA coefficients (fixed), local ones start at zero."""
         super().__init__()
         self.model = model
+        self.register_buffer("shared", data.shape_code.clone())
         local = model.geo_size - data.shape_code.shape[1]
-        start = torch.cat([data.shape_code, torch.zeros(data.people, local)], dim=1)
-        self.z_geo = nn.Parameter(start)
+        self.local = nn.Parameter(torch.zeros(data.people, local))
+
+    @property
+    def z_geo(self) -> Tensor:
+        """Geometry codes of the training people."""
+        return torch.cat([self.shared, self.local], dim=1)
 
     def appearance(self, skin: Tensor) -> Tensor:
-        """z_app of known skin and hair colours: the global part holds them, the local one is zero."""
+        """z_app of known skin and hair colours: they are its global part, the rest is zero."""
         rest = self.model.app_size - skin.shape[-1]
         return torch.cat([skin, skin.new_zeros(*skin.shape[:-1], rest)], dim=-1)
 
@@ -49,6 +56,7 @@ def prior_sizes(config: PriorConfig) -> HeadModelSizes:
     """The open prior's sizes."""
     s = config.sizes
     return HeadModelSizes(
+        neighbours=8,
         geo_global=s.geo_global,
         geo_local=s.geo_local,
         app_global=6,
@@ -74,9 +82,7 @@ def new_trainee(data: PriorData, rig: Rig, config: PriorConfig) -> Trainee:
     sizes = prior_sizes(config)
     anchors = select_anchors(rig.template, sizes.pair_count, sizes.anchor_count - 60)
     model = HeadModel(sizes, data.neutral[:, anchors].mean(0), EXPRESSIONS)
-    with torch.no_grad():
-        model.canonical_field.anchor_layers[2].weight.mul_(0.1)
-        model.canonical_field.anchor_layers[2].bias.zero_()
+    start_weights(model, data.shape_code, data.neutral[:, anchors])
     return Trainee(model, data)
 
 
@@ -93,10 +99,15 @@ def train(
     optimizer = torch.optim.AdamW(
         [
             {"params": trainee.model.parameters(), "peak": config.rate, "weight_decay": 1e-4},
-            {"params": [trainee.z_geo], "peak": config.code_rate, "weight_decay": 0.0},
+            {"params": [trainee.local], "peak": config.code_rate, "weight_decay": 0.0},
         ],
         betas=(0.9, 0.99),
     )
+    device = resolve_device(config.device)
+    trainee.to(device)
+    at_anchor = data.neutral[:, anchors].to(device)
+    mean_anchor = data.shape_mean[anchors].to(device)
+    skin, origin = data.skin.to(device), torch.zeros(trainee.model.geo_size, device=device)
     start, log = _resume(trainee, optimizer, folder)
     sums: dict[str, float] = {}
     began = time.monotonic()
@@ -104,13 +115,11 @@ def train(
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_at(step, config.steps)
-            batch = make_batch(data, rig, config, step)
-            z_app = trainee.appearance(data.skin[batch.person])
-            true_anchors = data.neutral[batch.person][:, anchors]
-            terms = prior_terms(
-                trainee.model, batch, trainee.z_geo[batch.person], z_app, true_anchors,
-                config.weights,
-            )  # fmt: skip
+            batch = make_batch(data, rig, config, step).to(device)
+            z_app = trainee.appearance(skin[batch.person[:, 0]])
+            z_geo = mixed(trainee.z_geo, origin, batch.person, batch.mix)
+            at_anchors = mixed(at_anchor, mean_anchor, batch.person, batch.mix)
+            terms = prior_terms(trainee.model, batch, z_geo, z_app, at_anchors, config.weights)
             total = torch.stack(list(terms.values())).sum()
             _require_finite(total, terms, step)
             optimizer.zero_grad(set_to_none=True)

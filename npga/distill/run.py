@@ -34,6 +34,9 @@ from nphm_tracking import HeadModel, Track, load_head_model, load_track
 
 STATE_FILE = "state.safetensors"
 PRIOR_FILE = "prior.safetensors"
+JUDGED_POINTS = 8000
+"""Surface points per unseen person, so that lips and lids have some hundred each."""
+
 SHEET_SEED = 7919
 """The random streams of judging and of the picture are this far from those of training."""
 
@@ -147,7 +150,7 @@ def report(
     seed = config.seed + SHEET_SEED
     expressions = people.known_expressions(model, [], seed)
     z_geo = people.random_people(model, config.judge_people, torch.Generator().manual_seed(seed))
-    points, region = people.sampled_surface(model, mesh, 4000, seed, boost=0.0)
+    points, region = people.sampled_surface(model, mesh, JUDGED_POINTS, seed, uniform=True)
     unseen = people.subjects_on(model, points, region, z_geo)
     sampler = sampler_for(model, unseen, expressions, config.margin)
     verdict = judge(

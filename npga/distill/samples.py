@@ -22,9 +22,6 @@ JITTER = ((0.45, 0.002), (0.35, 0.01), (0.2, 0.04))
 SHELL_SHARE = 0.04
 """Share of the points that fill the box around the head, at a fifth of the weight; ours."""
 
-REGION_ODDS = {Region.rest: 1.0, Region.lips: 4.0, Region.lids: 4.0}
-"""How much likelier a lip or lid point is drawn; ours."""
-
 MOUTH_DEPTH = 0.12
 """Lip samples are also pushed up to this far (30 mm) into the mouth."""
 
@@ -107,11 +104,11 @@ class Batch:
 
 
 def draw_rows(
-    subjects: Subjects, subject: Int[Tensor, "k"], count: int, generator: torch.Generator
+    subjects: Subjects, codes: int, count: int, generator: torch.Generator
 ) -> Int[Tensor, "k m"]:
-    """Indices of surface points per code, lips and lids oversampled."""
-    odds = torch.tensor([REGION_ODDS[r] for r in sorted(Region)])[subjects.region.cpu()]
-    return torch.multinomial(odds[subject.cpu()], count, replacement=True, generator=generator)
+    """Indices of surface points per code (the surface itself is denser on lips and lids)."""
+    points = subjects.surface.shape[1]
+    return torch.randint(0, points, (codes, count), generator=generator)
 
 
 def take(values: Float[Tensor, "s v d"], subject: Tensor, rows: Tensor) -> Float[Tensor, "k m d"]:
@@ -175,7 +172,7 @@ class Sampler:
         """`codes` random people and expressions with `points` exact pairs each."""
         device = self.rest_x.device
         subject = torch.randint(0, len(self.subjects), (codes,), generator=generator)
-        rows = draw_rows(self.subjects, subject, points, generator).to(device)
+        rows = draw_rows(self.subjects, codes, points, generator).to(device)
         subject = subject.to(device)
         z_exp = self.expressions.draw(codes, generator, self.margin).to(device)
         parts = []
@@ -200,7 +197,7 @@ class Sampler:
         device = pool.x.device
         chosen = torch.randperm(len(pool), generator=generator)[:codes].to(device)
         pairs = Pairs(*(getattr(pool, name)[chosen] for name in Pairs.__dataclass_fields__))
-        rows = draw_rows(self.subjects, pairs.subject, rest_points, generator).to(device)
+        rows = draw_rows(self.subjects, codes, rest_points, generator).to(device)
         x = take(self.rest_x, pairs.subject, rows)
         omega = take(self.rest_omega, pairs.subject, rows)
         x = x + 0.002 * torch.randn(x.shape, generator=generator).to(device)

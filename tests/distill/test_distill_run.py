@@ -13,7 +13,8 @@ from npga.core.similarity import Similarity
 from npga.distill import loop, people
 from npga.distill import run as distill_run
 from npga.distill.config import DistillConfig
-from nphm_tracking import SequenceTrack, Track, save_track
+from npga.distill.teacher import Region
+from nphm_tracking import SequenceTrack, Track, load_head_model, save_track
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.model.load import save_head_model
 from nphm_tracking.model.sizes import HeadModelSizes
@@ -60,6 +61,32 @@ def head_model(tmp_path, monkeypatch):
     save_head_model(tmp_path / "head.safetensors", model, half=False)
     monkeypatch.setattr(people, "average_surface", lambda model, resolution: sphere())
     return tmp_path / "head.safetensors"
+
+
+def test_training_points_are_denser_on_lips_and_lids():
+    model = load_head_model(None)
+    mesh = model.mesh(model.neutral_codes(), 40, canonical=True)
+    _, even = people.sampled_surface(model, mesh, 2000, 0, uniform=True)
+    points, dense = people.sampled_surface(model, mesh, 2000, 0)
+    for name in (Region.lips, Region.lids):
+        assert (even == name).float().mean() < 0.06
+        assert 0.08 < (dense == name).float().mean() < 0.3
+    lids = points[dense == Region.lids]
+    assert (lids[:, 0] > 0.05).any() and (lids[:, 0] < -0.05).any()
+    assert lids[:, 1].mean() > points[dense == Region.lips][:, 1].mean() + 0.15
+
+
+def test_people_stand_on_their_own_surfaces():
+    model = load_head_model(None)
+    mesh = model.mesh(model.neutral_codes(), 40, canonical=True)
+    points, region = people.sampled_surface(model, mesh, 500, 0)
+    z_geo = people.random_people(model, 2, torch.Generator().manual_seed(0))
+    subjects = people.subjects_on(model, points, region, z_geo)
+    none = torch.zeros(500, model.hyper_size)
+    for mine, code in zip(subjects.surface, z_geo, strict=True):
+        before = model.sdf(torch.cat([points, none], -1), code).abs().mean()
+        after = model.sdf(torch.cat([mine, none], -1), code).abs().mean()
+        assert after < 0.004 and after < before / 4  # 1 mm
 
 
 def config(head_model, out, *more) -> DistillConfig:

@@ -38,13 +38,10 @@ def test_pairs_are_exact(teacher, sampler):
     assert torch.allclose(pairs.x + pairs.offset, posed, atol=2e-6)
 
 
-def test_samples_cover_surface_regions_and_shell(sampler, subjects):
+def test_some_samples_fill_a_shell_at_less_weight(sampler):
     generator = torch.Generator().manual_seed(1)
     pairs = sampler.pairs(64, 256, generator, None)
     assert (pairs.weight < 1).float().mean() == pytest.approx(samples.SHELL_SHARE, abs=0.01)
-    rows = samples.draw_rows(subjects, torch.zeros(8, dtype=torch.int64), 500, generator)
-    drawn = (subjects.region[0][rows] == 1).float().mean()
-    assert drawn > 2 * (subjects.region[0] == 1).float().mean()
 
 
 def test_expressions_stay_in_range_and_use_the_observed(sampler):

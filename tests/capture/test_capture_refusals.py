@@ -24,6 +24,7 @@ from npga.capture import Landmarks2D, open_capture
 from npga.capture.landmarks import landmarks_path, write_landmarks
 from npga.capture.writer import CaptureWriter
 from npga.core.errors import CaptureError
+from npga.core.video import VideoWriter, read_video
 
 
 def refusal(call, *words: str) -> str:
@@ -176,6 +177,16 @@ def test_one_camera_without_a_matte(tiny, tmp_path):
     capture = open_capture(tiny)
     refusal(lambda: capture.views("FREE", [0], cache_dir=tmp_path / "c"), "no matte", SERIALS[0])
     assert len(capture.views("FREE", [0], SERIALS[1:], cache_dir=tmp_path / "c").cameras) == 3
+
+
+def test_a_matte_shorter_than_its_video(tiny, tmp_path):
+    matte = video_of(tiny, SERIALS[0], kind="alpha_maps")
+    frames = list(read_video(matte))[:2]
+    with VideoWriter(matte, 73 / 3) as writer:
+        for frame in frames:
+            writer.write(frame)
+    capture = open_capture(tiny)
+    refusal(lambda: capture.views("FREE", cache_dir=tmp_path / "c"), "2 of 5", "alpha_maps")
 
 
 def test_one_camera_without_a_still_of_the_stage(plain, tmp_path):

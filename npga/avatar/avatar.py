@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from npga.avatar.attachment import TorsoFollow, blend_poses
 from npga.avatar.detail import Detail, Residuals
-from npga.avatar.forward import ForwardPrior
+from npga.avatar.forward import ForwardPrior, combine
 from npga.avatar.refiner import Refiner
 from npga.core.gaussians import Gaussians
 from npga.core.rotations import quat_multiply
@@ -34,9 +34,9 @@ class AvatarSizes:
     """Latent numbers per Gaussian, the input of G."""
     screen_features: int = 4
     """How many of them are also drawn for the refiner."""
-    detail_width: int = 64
+    detail_width: int = 96
     detail_depth: int = 2
-    detail_bands: int = 3
+    detail_bands: int = 4
     refiner_width: int = 16
     neck: bool = True
     """Whether G sees the head's rotation against the torso."""
@@ -112,6 +112,7 @@ class Avatar(nn.Module):
     ) -> None:
         super().__init__()
         sizes = sizes or AvatarSizes()
+        self._basis: Tensor | None = None
         n = len(start.points)
         self.sizes = sizes
         self.means = nn.Parameter(start.points.clone())
@@ -187,27 +188,47 @@ class Avatar(nn.Module):
         self.neck_lower.copy_(necks.amin(0))
         self.neck_upper.copy_(necks.amax(0))
 
+    @torch.no_grad()
+    def prior_basis(self) -> Float[Tensor, "n 3 r"]:
+        """F's basis at the canonical centres; kept until the avatar is trained again."""
+        if self._basis is None or self.training:
+            self._basis = self.prior.basis(
+                self.means[None], self.omega[None], self.identity[None]
+            )[0]
+        return self._basis
+
+    def train(self, mode: bool = True) -> "Avatar":
+        """As in torch; forgets the basis of F."""
+        self._basis = None
+        return super().train(mode)
+
     def decode(
         self,
         z_exp: Float[Tensor, " e"],
         world_from_head: Similarity,
         world_from_torso: Similarity | None = None,
         *,
-        learn_prior: bool = True,
+        basis: Float[Tensor, "n 3 r"] | None = None,
     ) -> Posed:
         """The Gaussians in the world under one code and one head pose.
 
         `world_from_torso` is the torso's rest pose in this take (its mean head pose will do); the
         avatar's own where it is not given. What the torso learned to follow of the head comes on
-        top. With `learn_prior` false no gradient passes through F (which saves its backward pass;
-        the positions still learn through the identity part of x + F(x)).
+        top. With a `basis` from `prior_basis` no gradient passes through F, which saves most of its
+        cost; the positions still learn through the identity part of x + F(x).
         """
         condition = self.detail_condition(z_exp, world_from_head, world_from_torso)
         attachment = self.attachment
-        with torch.set_grad_enabled(learn_prior and torch.is_grad_enabled()):
+        if basis is None and not (self.training or torch.is_grad_enabled()):
+            basis = self.prior_basis()
+        if basis is None:
             offset = self.prior(
                 self.means[None], self.omega[None], z_exp[None], self.identity[None]
             )[0]
+        else:
+            with torch.no_grad():
+                coefficients = self.prior.coefficients(z_exp[None], self.identity[None])
+                offset = combine(basis[None], coefficients)[0]
         offset = offset * (attachment * self.reach)[:, None]
         residuals = self.detail(
             self.features, self.means, condition

@@ -1,12 +1,14 @@
 """G, the detail network: what F cannot know about this person, per Gaussian and expression.
 
-    (centre, rotation, log-scale, opacity, colour) residuals = G([f, PE(x)], [z_exp, neck])
+    (centre, rotation, log-scale, opacity, colour) residuals = W (h(f, PE(x)) * g(z_exp, neck))
 
 f is the Gaussian's learned latent, x its canonical centre, `neck` the head's rotation against the
-torso at rest (3 numbers, optional; light does not turn with the head). The last layer starts at
-zero, so that an untrained G changes nothing. Layout, sizes and output scales are ours.
+torso at rest (3 numbers, optional; light does not turn with the head). h knows the Gaussian, g the
+frame, and they meet in one product, so that blendshape-like motion is learned fast. g is 0 where
+the condition is (the neutral face, the neck at rest): there the canonical Gaussians are what is
+drawn. W starts at zero, so that an untrained G changes nothing. All of this is ours.
 
-Letters: `n` Gaussians, `f` latent size, `c` condition size.
+Letters: `n` Gaussians, `f` latent size, `c` condition size, `w` width.
 """
 
 from dataclasses import dataclass
@@ -14,9 +16,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
-from npga.avatar.forward import SplitLinear, positional_encoding
+from npga.avatar.forward import positional_encoding
 
 CENTRE_SCALE = 0.04
 """Head units (10 mm) per unit of output."""
@@ -58,18 +59,31 @@ class Residuals:
 
 
 class Detail(nn.Module):
-    """G: an MLP of `depth` hidden layers x `width` with SiLU and a zero-initialised last layer."""
+    """G: h has `depth` hidden layers x `width` with SiLU, g one; W starts at zero."""
 
     def __init__(
         self, feature_size: int, condition_size: int, *, width: int, depth: int, bands: int
     ) -> None:
         super().__init__()
         self.bands = bands
-        self.entry = SplitLinear(feature_size + 3 + 6 * bands, condition_size, width)
-        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
-        self.exit = nn.Linear(width, OUTPUTS)
+        layers: list[nn.Module] = []
+        size = feature_size + 3 + 6 * bands
+        for _ in range(depth):
+            layers += [nn.Linear(size, width), nn.SiLU()]
+            size = width
+        self.points = nn.Sequential(*layers)
+        self.linear = nn.Linear(condition_size, width, bias=False)
+        nn.init.normal_(self.linear.weight)  # conditions are sparse: g should be of order 1
+        self.curved = nn.Sequential(
+            nn.Linear(condition_size, width), nn.SiLU(), nn.Linear(width, width, bias=False)
+        )
+        self.exit = nn.Linear(width, OUTPUTS, bias=False)
         nn.init.zeros_(self.exit.weight)
-        nn.init.zeros_(self.exit.bias)
+
+    def gate(self, condition: Float[Tensor, " c"]) -> Float[Tensor, " w"]:
+        """g: what a frame asks of each channel of h; 0 for the condition 0."""
+        rest = self.curved(torch.zeros_like(condition))
+        return self.linear(condition) + self.curved(condition) - rest
 
     def forward(
         self,
@@ -79,10 +93,7 @@ class Detail(nn.Module):
     ) -> Residuals:
         """Residuals of all Gaussians under one condition; x in head units."""
         points = torch.cat([features, x, positional_encoding(x, self.bands)], dim=-1)
-        h = functional.silu(self.entry(points[None], condition[None])[0])
-        for layer in self.hidden:
-            h = functional.silu(layer(h))
-        out = self.exit(h)
+        out = nn.functional.linear(self.points(points), self.exit.weight * self.gate(condition))
         return Residuals(
             centre=out[:, 0:3] * CENTRE_SCALE,
             rotation=out[:, 3:6] * ROTATION_SCALE,

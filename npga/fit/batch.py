@@ -31,6 +31,10 @@ class Window:
     width: int
     height: int
 
+    def of(self, pictures: Tensor) -> Tensor:
+        """This part of [c h w ...] pictures."""
+        return pictures[:, self.top : self.top + self.height, self.left : self.left + self.width]
+
 
 @dataclass(frozen=True)
 class FitSequence:
@@ -67,7 +71,7 @@ class FitBatch:
     """The truth on the background."""
     matte: Float[Tensor, "c h w"]
     window: Window
-    """The part that the refiner is trained on."""
+    """The part that the refiner is trained on, and SSIM is taken of."""
 
     def to(self, device: torch.device) -> "FitBatch":
         """The same batch elsewhere."""

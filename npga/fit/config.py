@@ -31,10 +31,10 @@ class OptimConfig:
     features: float = knob(5e-3, "latent features")
     omega: float = knob(1e-3, "hyper coordinates (only while F learns)")
     logit_attachment: float = knob(1e-2, "head or torso")
-    detail: float = knob(1.5e-3, "G")
+    detail: float = knob(3e-3, "G")
     refiner: float = knob(1e-3, "the screen-space CNN")
     prior: float = knob(5e-5, "F, when it learns")
-    torso: float = knob(1e-3, "what the torso follows of the head")
+    torso: float = knob(4e-3, "what the torso follows of the head")
     poses: float = knob(3e-4, "per-frame pose corrections (rad, head units)")
     final: float = knob(0.1, "last learning rate / first")
 
@@ -44,8 +44,8 @@ class TermWeights:
     """Weights of the loss terms; a term of weight 0 is not computed."""
 
     l1: float = knob(0.8, "|raw - truth|")
-    ssim: float = knob(0.2, "1 - SSIM of the raw picture")
-    refined_l1: float = knob(0.8, "|refined - truth| in a random window")
+    ssim: float = knob(0.2, "1 - SSIM of the raw picture in a random window")
+    refined_l1: float = knob(0.8, "|refined - truth| in that window")
     refined_ssim: float = knob(0.2, "1 - SSIM of the refined picture in that window")
     matte: float = knob(0.1, "|alpha - matte|")
     smooth_features: float = knob(0.01, "Laplacian of the latent features")
@@ -75,9 +75,9 @@ class NetworkConfig:
 
     features: int = knob(12, "latent numbers per Gaussian")
     screen_features: int = knob(3, "how many of them are drawn for the refiner")
-    detail_width: int = knob(64, "width of G")
+    detail_width: int = knob(96, "width of G")
     detail_depth: int = knob(2, "hidden layers of G")
-    detail_bands: int = knob(3, "octaves of the positional encoding in G")
+    detail_bands: int = knob(4, "octaves of the positional encoding in G")
     refiner_width: int = knob(16, "channels of the screen-space CNN")
     neck: bool = knob(True, "G sees the head's rotation against the torso")
 
@@ -107,7 +107,7 @@ class FitConfig:
     cameras_per_step: int = knob(2, "cameras of one frame that share a step")
     initial_gaussians: int = knob(12000, "Gaussians to start with")
     max_gaussians: int = knob(20000, "never more Gaussians than this")
-    refiner_window: int = knob(112, "side of the window the refiner is trained on, pixels")
+    window: int = knob(128, "side of the random window for SSIM and refiner, pixels")
     prior_mode: PriorMode = knob(PriorMode.frozen, "frozen or finetune")
     refine_poses: bool = knob(True, "learn a small pose correction per training frame")
     save_every: int = knob(250, "steps between two saved states (for resuming)")
@@ -124,7 +124,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
         positive = ("frame_stride", "max_cameras", "width", "height", "steps", "cameras_per_step")
-        for name in (*positive, "initial_gaussians", "max_gaussians", "refiner_window"):
+        for name in (*positive, "initial_gaussians", "max_gaussians", "window"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"npga fit: {name}={getattr(self, name)} is not positive.", FIT_HINT)
         if self.initial_gaussians > self.max_gaussians:

@@ -90,10 +90,10 @@ class Densifier:
         return step >= self.config.start and not late and (step + 1) % self.config.every == 0
 
     @torch.no_grad()
-    def act(self, avatar: Avatar, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Remove, clone and split, where the step asks for it."""
+    def act(self, avatar: Avatar, optimizer: torch.optim.Optimizer, step: int) -> bool:
+        """Remove, clone and split, where the step asks for it; returns whether it did."""
         if not self.due(step):
-            return
+            return False
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         self._probe(avatar, generator)
         keep = self._worth_keeping(avatar)
@@ -104,6 +104,7 @@ class Densifier:
         self._rebuild(avatar, optimizer, keep, grown, generator)
         self.graph.refresh(avatar.means)
         self.changes.append((step, added, before - int(keep.sum())))
+        return True
 
     def _probe(self, avatar: Avatar, generator: torch.Generator) -> None:
         """Draw some frames, half of them the least like the mean, and note who paints."""

@@ -41,7 +41,7 @@ def fit(
             batch.z_exp,
             poses(batch.index, batch.world_from_head),
             batch.torso,
-            learn_prior=schedule.prior_learns(step),
+            basis=schedule.basis(avatar, step),
         )
         rendered = renderer(posed, batch.cameras, batch.window)
         losses = terms(Scene(rendered, batch, avatar, posed, graph, poses.of(batch.index)))
@@ -51,7 +51,8 @@ def fit(
         densifier.observe(rendered.raster)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        densifier.act(avatar, optimizer, step)
+        if densifier.act(avatar, optimizer, step):
+            schedule.frozen.drop()
         log.step(step, losses, gaussians=len(avatar))
     return avatar
 

@@ -31,11 +31,6 @@ class Rendered:
         """Coverage."""
         return self.raster.alpha
 
-    def window_of(self, pictures: Tensor) -> Tensor:
-        """The part of [c h w ...] pictures that `refined` shows."""
-        w = self.window
-        return pictures[:, w.top : w.top + w.height, w.left : w.left + w.width]
-
 
 class Renderer:
     """Draws an avatar's posed Gaussians on a grey background."""
@@ -57,9 +52,5 @@ class Renderer:
         raw = raster.image[..., :3]
         if not self.refine:
             return Rendered(raster, raw, raw, whole)
-        rows = slice(window.top, window.top + window.height)
-        columns = slice(window.left, window.left + window.width)
-        refined = self.avatar.refine(
-            raster.image[:, rows, columns], raster.alpha[:, rows, columns]
-        )
+        refined = self.avatar.refine(window.of(raster.image), window.of(raster.alpha))
         return Rendered(raster, raw, refined, window)

@@ -27,7 +27,7 @@ from npga.fit.preview import Preview, comparison_sheet
 from npga.fit.renderer import Renderer
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
-from npga.fit.schedule import Schedule, build_optimizer
+from npga.fit.schedule import BASIS_EVERY, Schedule, build_optimizer
 from npga.fit.setup import (
     Inputs,
     Split,
@@ -129,7 +129,7 @@ def open_session(
         densifier=densifier,
         optimizer=build_optimizer(avatar, poses, config.optim),
         schedule=Schedule(config.optim, config.steps, config.prior_mode),
-        sampling=Sampling(config.cameras_per_step, config.refiner_window, config.seed),
+        sampling=Sampling(config.cameras_per_step, config.window, config.seed),
         device=device,
     )
 
@@ -143,7 +143,8 @@ def train(session: Session, config: FitConfig, folder: Path, start: int) -> None
         )
 
     preview = Preview(folder, session.data, session.renderer, session.poses)
-    hooks = ((config.save_every, save), (config.preview_every, preview))
+    every = -(-config.save_every // BASIS_EVERY) * BASIS_EVERY
+    hooks = ((every, save), (config.preview_every, preview))
     fit(
         session.avatar,
         session.poses,
@@ -164,10 +165,11 @@ def estimate(session: Session, config: FitConfig, start: int) -> str:
     avatar = copy.deepcopy(session.avatar)
     renderer = Renderer(avatar, config.backend, session.data.background, session.renderer.refine)
     seconds = []
+    basis = avatar.prior_basis()
     for number in range(WARM_UP + 1):
         began = time.perf_counter()
         batch = session.data.at_step(number, session.sampling).to(session.device)
-        posed = avatar.decode(batch.z_exp, batch.world_from_head, batch.torso, learn_prior=False)
+        posed = avatar.decode(batch.z_exp, batch.world_from_head, batch.torso, basis=basis)
         rendered = renderer(posed, batch.cameras, batch.window)
         scene = Scene(rendered, batch, avatar, posed, session.densifier.graph, None)
         torch.stack(list(session.terms(scene).values())).sum().backward()

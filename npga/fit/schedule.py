@@ -3,10 +3,11 @@
 The optimiser is Adam with one group per kind of parameter, named like the fields of `OptimConfig`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from npga.avatar import Avatar
 from npga.fit.config import OptimConfig, PriorMode
@@ -14,6 +15,8 @@ from npga.fit.poses import PoseCorrections
 
 FINETUNE_FROM = 0.4
 """Share of the steps after which F learns, in `prior_mode=finetune`."""
+BASIS_EVERY = 8
+"""Steps between two evaluations of a frozen F's basis; saved states fall on multiples of it."""
 NETWORKS = ("detail", "refiner", "prior", "torso")
 
 
@@ -34,6 +37,26 @@ def build_optimizer(
     return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
 
+class FrozenBasis:
+    """F's basis while F is frozen, taken anew every `BASIS_EVERY` steps.
+
+    The centres move by less than a millimetre between two refreshes, over which F is smooth.
+    """
+
+    def __init__(self) -> None:
+        self.basis: Tensor | None = None
+
+    def at(self, avatar: Avatar, step: int) -> Float[Tensor, "n 3 r"]:
+        """The basis to use at a step."""
+        if self.basis is None or step % BASIS_EVERY == 0:
+            self.basis = avatar.prior_basis()
+        return self.basis
+
+    def drop(self) -> None:
+        """Forget it: the Gaussians have changed."""
+        self.basis = None
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Which rate each group has at each step."""
@@ -41,6 +64,11 @@ class Schedule:
     config: OptimConfig
     steps: int
     prior_mode: PriorMode
+    frozen: FrozenBasis = field(default_factory=FrozenBasis)
+
+    def basis(self, avatar: Avatar, step: int) -> Float[Tensor, "n 3 r"] | None:
+        """F's basis where F is frozen at this step; None where it learns."""
+        return None if self.prior_learns(step) else self.frozen.at(avatar, step)
 
     def prior_learns(self, step: int) -> bool:
         """Whether F is trained at this step."""

@@ -47,18 +47,19 @@ def raw_l1(scene: Scene) -> Tensor:
 
 
 def raw_ssim(scene: Scene) -> Tensor:
-    """1 - SSIM of the unrefined picture."""
-    return ssim_loss(scene.rendered.raw, scene.batch.image)
+    """1 - SSIM of the unrefined picture in the batch's window."""
+    window = scene.batch.window
+    return ssim_loss(window.of(scene.rendered.raw), window.of(scene.batch.image))
 
 
 def refined_l1(scene: Scene) -> Tensor:
     """Mean absolute error of the refined picture in its window."""
-    return l1(scene.rendered.refined, scene.rendered.window_of(scene.batch.image))
+    return l1(scene.rendered.refined, scene.rendered.window.of(scene.batch.image))
 
 
 def refined_ssim(scene: Scene) -> Tensor:
     """1 - SSIM of the refined picture in its window."""
-    return ssim_loss(scene.rendered.refined, scene.rendered.window_of(scene.batch.image))
+    return ssim_loss(scene.rendered.refined, scene.rendered.window.of(scene.batch.image))
 
 
 def matte(scene: Scene) -> Tensor:

@@ -76,7 +76,7 @@ def main() -> None:
         row("total_minutes", sum(seconds.values()) / 60, "min", "<= 25"),
         row("peak_memory_gb", peak, "GB", "<= 6"),
     ]
-    rows += [row(f"{name.replace(' ', '_')}_seconds", value, "s") for name, value in seconds.items()]
+    rows += [row(f"{n.replace(' ', '_')}_seconds", value, "s") for n, value in seconds.items()]
     for key, value in found.items():
         bar = ">= 1.5" if key == "self_reenactment.gain_over_frozen_db" else ""
         rows.append(row(key, value["value"], value["unit"], bar))

@@ -152,9 +152,7 @@ def _fit(config: DemoConfig, folder: Path, track: str) -> None:
 
 
 def _evaluate(config: DemoConfig, folder: Path, track: str) -> None:
-    fit = compose_config(
-        FitConfig, "fit", [f"preset={config.fit_preset}", "capture=x", "track=x", "out=x"]
-    )
+    size = _picture_size(config)
     settings = [
         f"avatar={folder / 'avatar'}",
         f"capture={config.capture}",
@@ -162,12 +160,19 @@ def _evaluate(config: DemoConfig, folder: Path, track: str) -> None:
         f"track={folder / track}",
         f"held_out_sequence={config.held_out}",
         f"frame_stride={config.evaluate_stride}",
-        f"width={fit.width}",
-        f"height={fit.height}",
+        f"width={size[0]}",
+        f"height={size[1]}",
         f"cache_dir={folder / 'cache'}",
         f"out={folder / 'evaluate'}",
     ]
     run_evaluate(compose_config(EvaluateConfig, "evaluate", settings))
+
+
+def _picture_size(config: DemoConfig) -> tuple[int, int]:
+    """Width and height that the fit's preset works at."""
+    needed = ["capture=.", "track=.", "prior=.", "out=."]
+    fit = compose_config(FitConfig, "fit", [f"preset={config.fit_preset}", *needed])
+    return fit.width, fit.height
 
 
 def _self(config: DemoConfig, folder: Path, track: str) -> None:

@@ -168,6 +168,14 @@ def test_geometry_behind_the_camera_is_dropped() -> None:
     assert (fragments.bary == 0).all()
 
 
+def test_a_triangle_through_the_camera_plane_is_dropped() -> None:
+    cameras = two_cameras().select([0])
+    cam = torch.tensor([[-0.5, -0.5, 1.0], [0.5, -0.5, 1.0], [0.0, 0.5, -0.5]])
+    pose = cameras.cam_from_world[0]
+    world = (cam - pose[:3, 3]) @ pose[:3, :3]
+    assert (rasterize_mesh(world, torch.tensor([[0, 1, 2]]), cameras).face == -1).all()
+
+
 def test_refuses_indices_out_of_range() -> None:
     with pytest.raises(NpgaError, match="vertices"):
         rasterize_mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 3]]), two_cameras())

@@ -48,7 +48,7 @@ class PersonConfig:
 class CaptureSynthConfig:
     """A synthetic capture in the NeRSemble v2 layout, with its ground truth beside it."""
 
-    out: str = knob("output/synthetic", "folder to make: capture/, landmarks/, ground_truth/")
+    out: str = knob("runs/synthetic", "folder to make: capture/, landmarks/, ground_truth/")
     overwrite: bool = knob(False, "replace out if it exists")
     seed: int = knob(0, "seed of calibration, motion and noise")
     width: int = knob(440, "picture width, even")
@@ -66,7 +66,12 @@ class CaptureSynthConfig:
     )
     crf: int = knob(18, "x264 quality of the pictures, smaller is better")
     matte_crf: int = knob(18, "x264 quality of the mattes")
-    people: list[PersonConfig] = knob([], "the people; empty = one default person")
+    people: list[PersonConfig] = knob(
+        [],
+        "the people, each {participant: 101, identity_seed: 1, gender: 0..1, age: 0.5..1, "
+        "haircut: short|bob, skin: [r, g, b], ...}, see configs/preset/capture_demo.yaml; "
+        "empty = one default person",
+    )
 
     def __post_init__(self) -> None:
         """Resolve the defaults and refuse what cannot be filmed (ConfigError)."""

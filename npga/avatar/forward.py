@@ -177,7 +177,7 @@ class ForwardPrior(nn.Module):
         return (self.exit(h) * unit).unflatten(-1, (3, self.rank))
 
     def coefficients(
-        self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "b i"]
+        self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "#b i"]
     ) -> Float[Tensor, "b r"]:
         """What an expression asks of the basis."""
         expression = (z_exp - self.expression_mean) / self.expression_scale
@@ -207,16 +207,22 @@ class ForwardPrior(nn.Module):
         z_exp: Float[Tensor, "b e"],
         identity: Float[Tensor, "b i"],
     ) -> Float[Tensor, "b n 3 3"]:
-        """d offset / d x by three forward-mode products; entry [r, s] = d offset_r / d x_s."""
-        columns = []
-        for axis in range(3):
-            tangent = torch.zeros_like(x)
-            tangent[..., axis] = 1.0
-            _, column = torch.func.jvp(
-                lambda at: self(at, omega, z_exp, identity), (x,), (tangent,)
-            )
-            columns.append(column)
-        return torch.stack(columns, dim=-1)
+        """d offset / d x, one reverse pass per row; entry [r, s] = d offset_r / d x_s.
+
+        Points do not see each other, so the gradient of a sum over points is every point's own.
+        Differentiable itself where gradients are enabled.
+        """
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = x if x.requires_grad else x.detach().requires_grad_()
+            offset = self(at, omega, z_exp, identity)
+            rows = [
+                torch.autograd.grad(
+                    offset[..., row].sum(), at, retain_graph=True, create_graph=keep
+                )[0]
+                for row in range(3)
+            ]
+        return torch.stack(rows, dim=-2)
 
 
 def combine(

@@ -79,7 +79,7 @@ def hair_seeds(
     surface: Mesh, count: int, seed: int, thickness: float = 0.12
 ) -> Float[Tensor, "n 3"]:
     """A shell outside the scalp: surface points of top and back moved out along the normals."""
-    samples = surface.sample(4 * count, seed)
+    samples = surface.sample(8 * count, seed)
     points, normals = samples.points, samples.normals
     scalp = (points[:, 1] > SCALP_BASE) & ((points[:, 2] < 0.1) | (points[:, 1] > 0.35))
     keep = torch.nonzero(scalp).flatten()[:count]

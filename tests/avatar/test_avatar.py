@@ -1,0 +1,181 @@
+"""The avatar's pose against a readable twin, its properties, and its file."""
+
+import pytest
+import torch
+from small_avatar import head_pose, similarity, small_avatar
+
+from npga.avatar import load_avatar, save_avatar
+from npga.avatar.detail import (
+    CENTRE_SCALE,
+    COLOR_SCALE,
+    LOG_SCALE_SCALE,
+    OPACITY_SCALE,
+    ROTATION_SCALE,
+)
+from npga.avatar.forward import positional_encoding
+from npga.core.errors import CheckpointError
+from npga.core.rotations import matrix_from_rotvec, quat_from_matrix, quat_multiply
+from npga.core.similarity import Similarity
+
+CODE = torch.tensor([0.7, 0.1, 1.4])
+
+
+def plain_pose(avatar, z_exp, head, rest):
+    """One Gaussian after the other, straight from the module docstrings."""
+    motion = rest.inverse().compose(head)
+    turn = quat_from_matrix(motion.rotation)
+    angle = 2 * torch.atan2(turn[1:].norm(), turn[0])
+    rotvec = turn[1:] / turn[1:].norm() * angle
+    move = avatar.torso.share @ torch.cat([rotvec, motion.translation])
+    torso = rest.compose(Similarity(torch.ones(()), matrix_from_rotvec(move[:3]), move[3:]))
+
+    inside = torch.minimum(torch.maximum(z_exp, avatar.expression_lower), avatar.expression_upper)
+    span = avatar.expression_upper - avatar.expression_lower
+    neck = torch.minimum(torch.maximum(rotvec, avatar.neck_lower), avatar.neck_upper)
+    condition = torch.cat([(inside - avatar.expression_neutral) / span, 2 * neck])
+    g = avatar.detail.linear(condition) + avatar.detail.curved(condition)
+    g = g - avatar.detail.curved(torch.zeros_like(condition))
+
+    means, quats, log_scales, opacities, colors = [], [], [], [], []
+    for i in range(len(avatar)):
+        x, f, a = avatar.means[i], avatar.features[i], avatar.attachment[i]
+        offset = avatar.prior(
+            x[None, None], avatar.omega[i][None, None], z_exp[None], avatar.identity[None]
+        )[0, 0]
+        h = avatar.detail.points(torch.cat([f, x, positional_encoding(x, avatar.detail.bands)]))
+        out = avatar.detail.exit(h * g)
+        at = x + a * avatar.reach[i] * offset + CENTRE_SCALE * out[:3]
+        means.append(a * head.apply(at[None])[0] + (1 - a) * torso.apply(at[None])[0])
+        small = torch.cat([torch.ones(1), ROTATION_SCALE * out[3:6] / 2])
+        local = quat_multiply(small, avatar.quats[i])
+        by_head, by_torso = quat_from_matrix(head.rotation), quat_from_matrix(torso.rotation)
+        quats.append(quat_multiply(a * by_head + (1 - a) * by_torso, local))
+        scale = a * head.scale + (1 - a) * torso.scale
+        log_scales.append(avatar.log_scales[i] + LOG_SCALE_SCALE * out[6:9] + scale.log())
+        opacities.append(avatar.logit_opacities[i] + OPACITY_SCALE * out[9])
+        rgb = avatar.colors[i] + COLOR_SCALE * out[10:13]
+        colors.append(torch.cat([rgb, f[: avatar.sizes.screen_features]]))
+    normalised = torch.nn.functional.normalize(torch.stack(quats), dim=-1)
+    return [
+        torch.stack(means), normalised, torch.stack(log_scales), torch.stack(opacities),
+        torch.stack(colors),
+    ]  # fmt: skip
+
+
+def test_pose_equals_its_readable_twin():
+    avatar, head = small_avatar().train(), head_pose()
+    fast = avatar.pose(CODE, head)
+    fast = [fast.means, fast.quats, fast.log_scales, fast.logit_opacities, fast.colors]
+    slow = plain_pose(avatar, CODE, head, avatar.torso.rest)
+    weights = [torch.randn_like(part) for part in slow]
+    variables = [p for name, p in avatar.named_parameters() if not name.startswith("refiner")]
+    grads = []
+    for parts in (fast, slow):
+        total = sum((part * weight).sum() for part, weight in zip(parts, weights, strict=True))
+        grads.append(torch.autograd.grad(total, variables))
+    for one, other in zip(fast, slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6)
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
+
+
+def test_a_moved_world_moves_the_gaussians():
+    avatar, head = small_avatar(), head_pose()
+    rest = avatar.torso.rest
+    world = Similarity(
+        torch.tensor(1.5), matrix_from_rotvec(torch.tensor([0.3, -1.0, 0.4])),
+        torch.tensor([1.0, 2.0, 3.0]),
+    )  # fmt: skip
+    moved = avatar.pose(CODE, world.compose(head), world.compose(rest))
+    expected = avatar.pose(CODE, head, rest).transformed(world)
+    torch.testing.assert_close(moved.means, expected.means, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moved.covariances(), expected.covariances(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(moved.colors, expected.colors, rtol=1e-4, atol=1e-4)
+
+
+def test_detail_is_silent_for_the_neutral_face_at_rest():
+    avatar = small_avatar()
+    residuals = avatar.decode(avatar.expression_neutral, avatar.torso.rest).residuals.stacked()
+    assert residuals.abs().max() < 1e-5
+    assert avatar.decode(CODE, avatar.torso.rest).residuals.stacked().abs().max() > 0.05
+
+
+def test_codes_outside_the_hull_count_as_its_border_for_detail():
+    avatar, head = small_avatar(), head_pose()
+    far = avatar.decode(torch.tensor([5.0, -3.0, 0.5]), head).residuals.stacked()
+    border = avatar.decode(torch.tensor([1.0, 0.0, 0.5]), head).residuals.stacked()
+    assert torch.equal(far, border)
+
+
+def test_kept_basis_of_f_changes_nothing_and_follows_training():
+    avatar, head = small_avatar().eval(), head_pose()
+    with torch.no_grad():
+        kept = avatar.pose(CODE, head).means
+        assert torch.equal(avatar.pose(CODE, head).means, kept)
+        avatar.train()
+        torch.testing.assert_close(avatar.pose(CODE, head).means, kept)
+        avatar.means += 0.1
+        avatar.eval()
+        assert not torch.allclose(avatar.pose(CODE, head).means, kept)
+
+
+def test_no_gradient_reaches_f_through_a_given_basis():
+    avatar, head = small_avatar().train(), head_pose()
+    basis = avatar.prior_basis()
+    posed = avatar.decode(CODE, head, basis=basis)
+    torch.testing.assert_close(posed.gaussians.means, avatar.decode(CODE, head).gaussians.means)
+    posed.gaussians.means.sum().backward()
+    assert all(p.grad is None for p in avatar.prior.parameters()) and avatar.omega.grad is None
+    assert avatar.means.grad is not None and avatar.means.grad.abs().sum() > 0
+
+
+def test_untrained_networks_change_nothing():
+    avatar = small_avatar()
+    torch.nn.init.zeros_(avatar.detail.exit.weight)
+    torch.nn.init.zeros_(avatar.refiner.layers[-1].weight)
+    assert avatar.decode(CODE, head_pose()).residuals.stacked().abs().max() == 0
+    image, alpha = torch.rand(2, 6, 5, 7), torch.rand(2, 6, 5)
+    assert torch.equal(avatar.refine(image, alpha), image[..., :3])
+
+
+def test_the_refiner_leaves_empty_pixels_alone():
+    avatar = small_avatar()
+    image, alpha = torch.rand(1, 6, 5, 7), torch.zeros(1, 6, 5)
+    alpha[0, 2, 2] = 1.0
+    change = (avatar.refine(image, alpha) - image[..., :3]).abs().sum(-1)[0]
+    assert change[2, 2] > 0 and change.sum() == change[2, 2]
+
+
+def test_without_features_only_rgb_is_left():
+    avatar = small_avatar()
+    gaussians = avatar.pose(CODE, head_pose(), with_features=False)
+    assert gaussians.colors.shape == (30, 3)
+    assert avatar.background(0.5).tolist() == [0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_attachment_decides_between_head_and_torso():
+    avatar, head = small_avatar(), head_pose()
+    torso = similarity(torch.zeros(3), torch.tensor([0.0, -0.1, 0.0]))
+    with torch.no_grad():
+        avatar.torso.share.zero_()
+        for sign, pose in ((50.0, head), (-50.0, torso)):
+            avatar.logit_attachment.fill_(sign)
+            posed = avatar.decode(CODE, head, torso)
+            local = avatar.means + posed.prior_offset + posed.residuals.centre
+            torch.testing.assert_close(posed.gaussians.means, pose.apply(local))
+
+
+def test_the_file_gives_the_same_avatar_back(tmp_path):
+    avatar = small_avatar().eval()
+    save_avatar(tmp_path / "a.safetensors", avatar, prior_checksum="cc", participant="017")
+    again = load_avatar(tmp_path / "a.safetensors", "aa")
+    with torch.no_grad():
+        one, other = avatar.pose(CODE, head_pose()), again.pose(CODE, head_pose())
+    assert torch.equal(one.means, other.means) and torch.equal(one.colors, other.colors)
+    assert again.sizes == avatar.sizes
+
+
+def test_codes_of_another_head_model_are_refused(tmp_path):
+    save_avatar(tmp_path / "a.safetensors", small_avatar(), prior_checksum="cc", participant="017")
+    with pytest.raises(CheckpointError, match="head model aa, but codes of head model bb"):
+        load_avatar(tmp_path / "a.safetensors", "bb")

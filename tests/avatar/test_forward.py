@@ -1,0 +1,125 @@
+"""F: the split network against plain concatenation, its Jacobian, its file."""
+
+import pytest
+import torch
+
+from npga.avatar.forward import (
+    ForwardPrior,
+    combine,
+    load_prior,
+    positional_encoding,
+    save_prior,
+)
+from npga.core.errors import CheckpointError
+
+
+def make_prior(bands: int = 2) -> ForwardPrior:
+    torch.manual_seed(0)
+    prior = ForwardPrior(5, 3, width=12, depth=3, bands=bands, rank=6, head_model_checksum="aa")
+    points, offsets = torch.randn(50, 5) * 0.3, torch.randn(50, 3) * 0.1
+    prior.standardise(points, torch.rand(20, 5), torch.randn(8, 3), offsets)
+    return prior
+
+
+def inputs(b: int = 3, n: int = 7, dtype: torch.dtype = torch.float32):
+    torch.manual_seed(1)
+    sizes = ((b, n, 3), (b, n, 2), (b, 5), (b, 3))
+    return tuple(torch.randn(*size, dtype=dtype) for size in sizes)
+
+
+def plain_forward(prior: ForwardPrior, x, omega, z_exp, identity):
+    """F one point at a time, every layer on the concatenation of all it sees."""
+    rows = []
+    for b in range(len(x)):
+        expression = (z_exp[b] - prior.expression_mean) / prior.expression_scale
+        person = (identity[b] - prior.identity_mean) / prior.identity_scale
+        condition = torch.cat([expression, person])
+        coefficients = prior.linear(condition) + prior.curved(condition)
+        for at, hyper in zip(x[b], omega[b], strict=True):
+            point = (torch.cat([at, hyper]) - prior.point_mean) / prior.point_scale
+            seen = torch.cat([point, positional_encoding(point[:3], prior.bands), person])
+            split = (prior.entry, prior.reentry)
+            entry, again = (torch.cat([s.point, s.condition], 1) @ seen + s.bias for s in split)
+            h = torch.nn.functional.silu(entry)
+            for index, layer in enumerate(prior.hidden, start=1):
+                h = layer(h) + (again if index == prior.skip_at else 0)
+                h = torch.nn.functional.silu(h)
+            basis = prior.exit(h).reshape(3, prior.rank) * prior.offset_scale
+            rows.append(basis @ coefficients / prior.rank**0.5)
+    return torch.stack(rows).reshape(x.shape)
+
+
+@pytest.mark.parametrize("bands", [0, 2])
+def test_split_layers_equal_concatenation(bands):
+    prior = make_prior(bands).double()
+    values = [value.requires_grad_() for value in inputs(dtype=torch.float64)]
+    weight = torch.randn(3, 7, 3, dtype=torch.float64)
+    variables = [*values, *prior.parameters()]
+    fast, slow = prior(*values), plain_forward(prior, *values)
+    torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-11)
+    fast_grads = torch.autograd.grad((fast * weight).sum(), variables)
+    slow_grads = torch.autograd.grad((slow * weight).sum(), variables)
+    for one, other in zip(fast_grads, slow_grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_a_batch_equals_its_members():
+    prior, values = make_prior(), inputs()
+    whole = prior(*values)
+    for b in range(3):
+        torch.testing.assert_close(whole[b : b + 1], prior(*(v[b : b + 1] for v in values)))
+
+
+def test_shared_points_are_the_same_as_repeated_points():
+    prior, (x, omega, z_exp, identity) = make_prior(), inputs()
+    shared = prior(x[:1], omega[:1], z_exp, identity[:1])
+    repeated = prior(
+        x[:1].expand(3, -1, -1), omega[:1].expand(3, -1, -1), z_exp, identity[:1].expand(3, -1)
+    )
+    torch.testing.assert_close(shared, repeated)
+    basis = prior.basis(x[:1], omega[:1], identity[:1])
+    torch.testing.assert_close(combine(basis, prior.coefficients(z_exp, identity[:1])), shared)
+
+
+def test_jacobian_against_finite_differences():
+    prior = make_prior().double()
+    x, omega, z_exp, identity = inputs(dtype=torch.float64)
+    jacobian = prior.jacobian(x, omega, z_exp, identity)
+    step = 1e-6
+    for axis in range(3):
+        shift = torch.zeros(3, dtype=torch.float64)
+        shift[axis] = step
+        up, down = (prior(x + s * shift, omega, z_exp, identity) for s in (1, -1))
+        torch.testing.assert_close(
+            jacobian[..., axis], (up - down) / (2 * step), rtol=1e-6, atol=1e-8
+        )
+
+
+def test_standardise_survives_codes_that_never_move():
+    prior = ForwardPrior(2, 1, width=4, depth=2)
+    codes = torch.tensor([[0.0, 0.3], [1.0, 0.3]])
+    prior.standardise(torch.randn(9, 5), codes, torch.zeros(2, 1), torch.zeros(9, 3))
+    assert torch.isfinite(prior(*(v[..., :s] for v, s in zip(inputs(), (3, 2, 2, 1), strict=True)))
+                          ).all()  # fmt: skip
+
+
+def test_the_file_gives_the_same_field_back(tmp_path):
+    prior = make_prior()
+    save_prior(tmp_path / "prior.safetensors", prior, "aa")
+    again = load_prior(tmp_path / "prior.safetensors", "aa")
+    assert again.head_model_checksum == "aa" and again.sizes == prior.sizes
+    assert torch.equal(again(*inputs()), prior(*inputs()))
+
+
+def test_another_head_model_is_refused(tmp_path):
+    save_prior(tmp_path / "prior.safetensors", make_prior(), "aa")
+    with pytest.raises(CheckpointError, match=r"head model aa, not from bb"):
+        load_prior(tmp_path / "prior.safetensors", "bb")
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    prior = make_prior()
+    prior.sizes["width"] = 13
+    save_prior(tmp_path / "prior.safetensors", prior, "aa")
+    with pytest.raises(CheckpointError, match="sizes ask for"):
+        load_prior(tmp_path / "prior.safetensors")

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from npga.capture.parallel import Stop, StoppedError, in_threads
 
 

@@ -1,6 +1,7 @@
 """From settings to people: figures, looks and motions of one capture."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from npga.capture.synthetic.light import studio
 from npga.capture.synthetic.motion import Motion, make_motion
 from npga.capture.synthetic.people import EXPRESSIONS, Identity, People
 from npga.capture.synthetic.skin import SkinLook
+from npga.core.errors import ConfigError
 
 HOME_M = np.array([0.0, 0.0, 0.03])
 """Where heads rest in the world, before a few millimetres of chance."""
@@ -45,17 +47,26 @@ def person_identity(person: PersonConfig, people: People) -> Identity:
 
 def person_look(person: PersonConfig) -> Look:
     """Colours and haircut."""
-    hair = tuple(person.hair)
+    hair = _rgb(person.hair)
     skin = SkinLook(
-        tone=tuple(person.skin),
-        lip=tuple(person.lip),
-        brow=tuple(0.75 * c for c in hair),
+        tone=_rgb(person.skin),
+        lip=_rgb(person.lip),
+        brow=_rgb([0.75 * c for c in hair]),
         freckles=person.freckles,
         stubble=person.stubble,
         seed=100 + person.identity_seed,
     )
     cut = dataclasses.replace(HAIRCUTS[person.haircut], color=hair, seed=person.identity_seed)
-    return Look(skin, cut, tuple(person.iris), tuple(person.cloth))
+    return Look(skin, cut, _rgb(person.iris), _rgb(person.cloth))
+
+
+def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) != 3 or not all(0 <= v <= 1 for v in values):
+        raise ConfigError(
+            f"the colour {list(values)} was given; three numbers in 0..1 were expected.",
+            "Give colours as [r, g, b], for instance [0.8, 0.6, 0.5].",
+        )
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def make_actor(person: PersonConfig, people: People) -> Actor:

@@ -68,7 +68,7 @@ def fbm(
     return _fbm(flat, octaves, gain, seed).reshape(points.shape[:-1])
 
 
-def smoothstep(low: float, high: float, value: np.ndarray) -> np.ndarray:
+def smoothstep(low: float | np.ndarray, high: float | np.ndarray, value: np.ndarray) -> np.ndarray:
     """0 below `low`, 1 above `high`, smooth between; `low > high` turns it around."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)

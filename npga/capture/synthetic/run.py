@@ -94,7 +94,7 @@ def film_person(
         backdrop(settings.width, settings.height, stream(config, name, serial, "wall"))
         for serial in settings.cameras
     ]
-    stills = [np.uint8(np.round(255 * wall)) for wall in walls]
+    stills = [np.round(255 * wall).astype(np.uint8) for wall in walls]
     writer.write_background(
         np.stack([stored_colors(a, matrices[s]) for a, s in zip(stills, cameras.ids, strict=True)])
     )

@@ -261,7 +261,7 @@ def _gathered(
     v: tuple[float, float, float],
     base: tuple[float, float, float],
     shape: tuple[float, float, float],
-    studio: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    studio: tuple[np.ndarray, ...],
 ) -> tuple[float, float, float]:
     """Light of all lamps with their shadows; shape = (gloss, highlight power, wrap)."""
     toward, color, projection, depth = studio
@@ -305,7 +305,7 @@ def _shade(
             f = face[row, column]
             if f < 0:
                 continue
-            corner, w, kind = faces[f], bary[row, column], material[f]
+            corner, w, kind = faces[f], bary[row, column], int(material[f])
             p = _mix(corner, w, vertices, False)
             n = _mix(corner, w, normals, True)
             q = _mix(corner, w, template, False)

@@ -80,16 +80,15 @@ def contributions(
 
 def _choose(backend: Backend, device: torch.device) -> Backend:
     """The back-end that is meant; raises DeviceError where it cannot run."""
-    has_gsplat = find_spec("gsplat") is not None
     on_gpu = device.type == "cuda"
     if backend is Backend.auto:
-        if on_gpu and not has_gsplat:
+        if on_gpu and not _has_gsplat():
             raise DeviceError(
                 "The Gaussians are on a GPU, but gsplat, which draws there, is not installed.",
                 "Install npga[cuda], or move the Gaussians to the CPU (device=cpu).",
             )
         return Backend.gsplat if on_gpu else Backend.cpu
-    if backend is Backend.gsplat and not has_gsplat:
+    if backend is Backend.gsplat and not _has_gsplat():
         raise DeviceError(
             "The back-end gsplat was asked for, but the package gsplat is not installed.",
             "Install npga[cuda] on a machine with a CUDA GPU, or use backend=cpu.",
@@ -105,6 +104,10 @@ def _choose(backend: Backend, device: torch.device) -> Backend:
             "Move them to the CPU (device=cpu), or use backend=gsplat.",
         )
     return backend
+
+
+def _has_gsplat() -> bool:
+    return find_spec("gsplat") is not None
 
 
 def _check(gaussians: Gaussians, cameras: Cameras, background: Tensor | None) -> None:

@@ -177,8 +177,9 @@ def _draw_tile(
     """Channels, then alpha, of the tile from pixel ``corner`` to before pixel ``end``."""
     columns, rows = (torch.arange(int(corner[i]), int(end[i])).to(corner) + 0.5 for i in range(2))
     pixels = torch.cartesian_prod(rows, columns).flip(-1)
-    offset = pixels - footprints.means2d[touched][:, None]
-    sigma = 0.5 * ((offset @ conics[touched]) * offset).sum(-1)
+    dx, dy = (pixels[:, i] - footprints.means2d[touched, i, None] for i in range(2))
+    (a, b), (_, c) = conics[touched].permute(1, 2, 0)[..., None]
+    sigma = 0.5 * (a * dx**2 + c * dy**2) + b * dx * dy
     fall = footprints.opacities[touched][:, None] * torch.exp(-sigma)
     alphas = fall.clamp(max=ALPHA_MAX)
     alphas = torch.where((sigma >= 0) & (fall >= ALPHA_MIN), alphas, torch.zeros_like(alphas))

@@ -1,1 +1,0 @@
-"""The compiled CPU back-end: projection, tile lists and blending as numba kernels."""

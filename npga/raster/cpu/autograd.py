@@ -82,7 +82,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _tile_spans(lists: TileLists) -> list[tuple[int, int]]:
     # an empty tile costs about as much as 32 hits
-    return spans(lists.tile_starts + 32 * np.arange(len(lists.tile_starts)))
+    return spans(lists.tile_starts + 32 * np.arange(len(lists.tile_starts)), least=1000)
 
 
 class _Project(torch.autograd.Function):

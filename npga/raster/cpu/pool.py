@@ -18,21 +18,27 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)
 
 
-def spans(work: np.ndarray) -> list[tuple[int, int]]:
-    """Cut items 0..m-1 into runs of about equal work; ``work`` [m + 1] is cumulative, from 0.
+def spans(work: np.ndarray, least: int) -> list[tuple[int, int]]:
+    """Cut items 0..m-1 into runs of about equal work, none of them (nearly) below ``least``.
 
-    The runs do not influence any result, only who computes it.
+    ``work`` [m + 1] is cumulative, from 0. The runs decide who computes a result, never the result.
     """
-    items, threads = len(work) - 1, torch.get_num_threads()
-    pieces = threads * _CHUNKS_PER_THREAD if threads > 1 else 1
-    shares = np.linspace(work[0], work[-1], pieces + 1)[1:-1]
-    cuts = np.unique([0, *np.searchsorted(work, shares), items]).tolist()
+    items = len(work) - 1
+    pieces = _pieces(int(work[-1]), least)
+    shares = np.arange(1, pieces) * (int(work[-1]) // pieces)
+    cuts = sorted({0, *np.searchsorted(work, shares).tolist(), items})
     return list(pairwise(cuts))
 
 
 def even_spans(items: int) -> list[tuple[int, int]]:
-    """The same for items that all cost the same."""
-    return spans(np.arange(items + 1))
+    """Runs of Gaussians, which all cost about the same."""
+    pieces = _pieces(items, 256)
+    return list(pairwise(sorted({items * i // pieces for i in range(pieces + 1)})))
+
+
+def _pieces(work: int, least: int) -> int:
+    threads = torch.get_num_threads()
+    return max(1, min(threads * _CHUNKS_PER_THREAD, work // least)) if threads > 1 else 1
 
 
 def run_spans(kernel: Callable[..., None], runs: list[tuple[int, int]], *arguments: object) -> None:

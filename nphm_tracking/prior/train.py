@@ -8,6 +8,7 @@ import math
 import os
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -189,7 +190,7 @@ def _resume(
         held = torch.load(path, weights_only=True)
         trainee.load_state_dict(held["trainee"])
         optimizer.load_state_dict(held["optimizer"])
-    except (RuntimeError, KeyError, EOFError, ValueError) as error:
+    except (UnpicklingError, RuntimeError, KeyError, EOFError, ValueError) as error:
         raise CheckpointError(
             f"{path} does not belong to this run ({str(error).splitlines()[0]}).",
             "Remove the folder, or run with the settings it was made with.",

@@ -50,6 +50,8 @@ class FitSequence:
     """[t]"""
     torso: Similarity
     """Rest pose of the torso in this take, unbatched."""
+    background_removed: bool = False
+    """The pictures stand on white already; otherwise the mattes put them there."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -129,6 +131,8 @@ class FitData:
         chosen = list(range(len(sequence.cameras))) if cameras is None else cameras
         matte = sequence.mattes[t, chosen].float() / 255
         image = sequence.images[t, chosen].float() / 255
+        if not (sequence.background_removed and self.background == 1.0):
+            image = torch.lerp(torch.full_like(image, self.background), image, matte[..., None])
         return FitBatch(
             sequence=sequence.name,
             frame=sequence.frames[t],
@@ -137,7 +141,7 @@ class FitData:
             world_from_head=sequence.world_from_head[t],
             torso=sequence.torso,
             cameras=sequence.cameras.select(chosen),
-            image=torch.lerp(torch.full_like(image, self.background), image, matte[..., None]),
+            image=image,
             matte=matte,
             window=Window(0, 0, matte.shape[2], matte.shape[1]),
         )

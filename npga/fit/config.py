@@ -126,7 +126,9 @@ class FitConfig:
         positive = ("frame_stride", "max_cameras", "width", "height", "steps", "cameras_per_step")
         for name in (*positive, "initial_gaussians", "max_gaussians", "window"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"npga fit: {name}={getattr(self, name)} is not positive.", FIT_HINT)
+                raise ConfigError(
+                    f"npga fit: {name}={getattr(self, name)} is not positive.", FIT_HINT
+                )
         if self.initial_gaussians > self.max_gaussians:
             raise ConfigError(
                 f"npga fit: initial_gaussians={self.initial_gaussians} is more than "

@@ -66,17 +66,17 @@ def run(config: FitConfig) -> None:
     began = time.perf_counter()
     device = resolve_device(config.device)
     fingerprint = {k: v for k, v in as_plain(config).items() if k not in ("out", "overwrite")}
+    inputs = load_inputs(config)
+    split = split_of(
+        inputs.capture,
+        inputs.track,
+        config.sequences,
+        config.held_out_sequence,
+        config.held_out_cameras,
+    )
     with output_dir(
         config.out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
     ) as folder:
-        inputs = load_inputs(config)
-        split = split_of(
-            inputs.capture,
-            inputs.track,
-            config.sequences,
-            config.held_out_sequence,
-            config.held_out_cameras,
-        )
         data = load_training(config, inputs.capture, inputs.track, split)
         seed_everything(config.seed)
         prior_checksum = checksum(inputs.prior.state_dict())

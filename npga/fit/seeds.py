@@ -163,7 +163,8 @@ def seed_avatar(
     """Canonical starting points of an avatar from the tracked surface and what else there is.
 
     `surface` is the canonical head with its omega, `neutral` the frame nearest to neutral with all
-    its cameras, `count` the number of Gaussians. What clouds or hull do not fill goes to the surface.
+    its cameras, `count` the number of Gaussians. What clouds or hull do not fill goes to the
+    surface.
     """
     eyes, mouth = torch.tensor(EYES), torch.tensor(MOUTH)
     rest = int((1 - SURFACE_SHARE - INNER_SHARE) * count)

@@ -113,6 +113,7 @@ def load_sequence(
         z_exp=tracked.z_exp[rows].float(),
         world_from_head=tracked.world_from_head[rows].to(torch.float32),
         torso=tracked.torso.to(torch.float32),
+        background_removed=views.background_removed,
     )
 
 

@@ -1,0 +1,208 @@
+"""`npga fit` and `npga evaluate` on a plain folder of stills, end to end."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from tiny_person import HEIGHT, MODEL, WIDTH, body, opened, rig, take, tiny_avatar
+
+import npga.fit.setup
+from npga.avatar import load_avatar, save_avatar, save_prior
+from npga.core.config import compose_config
+from npga.core.errors import CheckpointError, OutputError, TrackError
+from npga.core.mesh import Mesh
+from npga.fit.batch import FitData
+from npga.fit.config import EvaluateConfig, FitConfig
+from npga.fit.evaluate import judge
+from npga.fit.renderer import Renderer
+from npga.fit.run import run, run_evaluate
+from npga.raster import Backend
+from nphm_tracking import Codes, HeadModel, SequenceTrack, Track, save_track
+
+
+class BallModel(HeadModel):
+    """A head model that only knows a ball and no motion."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def checksum(self) -> str:
+        return MODEL
+
+    def neutral_codes(self) -> Codes:
+        return Codes(torch.zeros(4), torch.zeros(2), torch.zeros(3))
+
+    def compress(self, z_geo):
+        return z_geo
+
+    def mesh(self, codes, resolution=128, canonical=False):
+        shape = trimesh.creation.icosphere(subdivisions=3, radius=0.35)
+        return Mesh(torch.tensor(shape.vertices).float(), torch.tensor(shape.faces).long())
+
+    def backward_field(self, points, identity, z_exp):
+        return torch.zeros_like(points), torch.zeros(len(points), 2)
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    """Stills, mattes, cameras.json, track and prior of the tiny person."""
+    root = tmp_path_factory.mktemp("tiny") / "ada"
+    cameras = rig()
+    sequences = {}
+    for name, frames in (("EXP-1", 4), ("EXP-2", 3), ("FREE", 3)):
+        sequence = take(name, frames, cameras)
+        for c, serial in enumerate(cameras.ids):
+            for kind, stack in (("", sequence.images), ("mattes/", sequence.mattes)):
+                folder = root / name / f"{kind}cam_{serial}"
+                folder.mkdir(parents=True)
+                for t in range(frames):
+                    Image.fromarray(stack[t, c].numpy()).save(folder / f"{t:04d}.png")
+        ok = torch.ones(frames, dtype=torch.bool)
+        sequences[name] = SequenceTrack(
+            torch.arange(frames), sequence.z_exp, sequence.world_from_head, torch.ones(frames),
+            ok, 25.0,
+        )  # fmt: skip
+    entries = {
+        serial: {"K": cameras.K[c].tolist(), "cam_from_world": cameras.cam_from_world[c].tolist(),
+                 "width": WIDTH, "height": HEIGHT}
+        for c, serial in enumerate(cameras.ids)
+    }  # fmt: skip
+    (root / "cameras.json").write_text(json.dumps({"cameras": entries, "name": "ada", "fps": 25}))
+    side = root.parent
+    track = Track(torch.zeros(4), torch.zeros(2), sequences, MODEL, "ada", {})
+    save_track(track, side / "track.safetensors")
+    prior = tiny_avatar(FitData((take("EXP-1", 2, cameras),))).prior
+    save_prior(side / "prior.safetensors", prior, MODEL)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def ball_model(monkeypatch):
+    monkeypatch.setattr(npga.fit.setup, "load_head_model", lambda path: BallModel())
+
+
+def settings(capture, out, *more):
+    side = capture.parent
+    return compose_config(
+        FitConfig,
+        "fit",
+        [
+            f"capture={capture}", f"track={side / 'track.safetensors'}", f"prior={side}",
+            f"out={out}", f"cache_dir={side / 'cache'}", f"width={WIDTH}", f"height={HEIGHT}",
+            "held_out_cameras=[c]", "steps=32", "initial_gaussians=150", "max_gaussians=200",
+            "window=24", "save_every=8", "preview_every=16", "network.features=6",
+            "network.detail_width=16", "network.refiner_width=8", "densify.start=4",
+            "densify.every=10", "optim.colors=0.05", *more,
+        ],
+    )  # fmt: skip
+
+
+def test_fit_then_evaluate(capture, tmp_path, capsys):
+    run(settings(capture, tmp_path / "avatar"))
+    names = {path.name for path in (tmp_path / "avatar").iterdir()}
+    assert names == {"avatar.safetensors", "fit.json", "metrics.jsonl", "previews"}
+    said = capsys.readouterr().out
+    assert "ms per step, about" in said and "7 frames of 2 sequences" in said
+    stored = json.loads((tmp_path / "avatar" / "fit.json").read_text())
+    assert stored["split"]["held_out_cameras"] == ["c"]
+    assert stored["split"]["training_sequences"] == ["EXP-1", "EXP-2"]
+    assert stored["frames"] == 7 and stored["density_changes"]
+    avatar = load_avatar(tmp_path / "avatar" / "avatar.safetensors", MODEL)
+    assert avatar.expression_upper[0] == 1 and len(avatar) <= 200
+
+    side = capture.parent
+    run_evaluate(compose_config(EvaluateConfig, "evaluate", [
+        f"avatar={tmp_path / 'avatar'}", f"capture={capture}", f"out={tmp_path / 'evaluate'}",
+        f"track={side / 'track.safetensors'}", f"cache_dir={side / 'cache'}", "frame_stride=1",
+        f"width={WIDTH}", f"height={HEIGHT}", "held_out_cameras=[c]",
+    ]))  # fmt: skip
+    metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    rows = {row["id"]: row for row in metrics["rows"]}
+    assert rows["novel_view.avatar.psnr_matte_db"]["pictures"] == 7
+    assert rows["self_reenactment.avatar.psnr_matte_db"]["pictures"] == 3
+    assert rows["novel_view.avatar.psnr_whole_db"]["value"] > 12
+    assert metrics["protocol"]["split"]["held_out_sequence"] == "FREE"
+    assert not metrics["protocol"]["cameras_were_trained_on"]
+    for name in ("novel_view", "self_reenactment"):
+        assert (tmp_path / "evaluate" / f"{name}.png").stat().st_size > 1000
+        assert (tmp_path / "evaluate" / f"{name}_worst.png").stat().st_size > 1000
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_avatar(capture, tmp_path, monkeypatch):
+    run(settings(capture, tmp_path / "whole"))
+    calls = []
+    real = npga.fit.run.save_state
+
+    def interrupted(folder, done, *rest):
+        real(folder, done, *rest)
+        calls.append(done)
+        if calls == [8, 16]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(npga.fit.run, "save_state", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings(capture, tmp_path / "parts"))
+    assert (tmp_path / "parts.partial" / "state.pt").exists()
+    with pytest.raises(OutputError, match="other settings"):
+        run(settings(capture, tmp_path / "parts", "seed=1"))
+    run(settings(capture, tmp_path / "parts"))
+    assert calls[2:] == [24, 32]
+    one, other = (
+        load_avatar(tmp_path / name / "avatar.safetensors").state_dict()
+        for name in ("whole", "parts")
+    )
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    steps = [[json.loads(line)["step"] for line in text.splitlines()] for text in lines]
+    assert steps[0] == [25, 32] and steps[1][-1] == 32
+
+
+def test_what_does_not_belong_together_is_refused(capture, tmp_path):
+    other = tiny_avatar(FitData((take("E", 2, rig()),))).prior
+    save_prior(tmp_path / "prior.safetensors", other, "ff")
+    with pytest.raises(CheckpointError, match="distilled from head model ff"):
+        run(settings(capture, tmp_path / "out", f"prior={tmp_path}"))
+    with pytest.raises(TrackError, match="it is the held-out sequence"):
+        run(settings(capture, tmp_path / "out", "sequences=[EXP-1,FREE]"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_true_avatar_is_judged_better_than_a_frozen_one(data):
+    avatar = tiny_avatar(data, 150)
+    truth = body()
+    with torch.no_grad():
+        for name in ("means", "quats", "log_scales", "logit_opacities", "colors"):
+            getattr(avatar, name).copy_(getattr(truth, name))
+        avatar.logit_attachment.fill_(50.0)
+
+    def decode(z_exp, head, torso=None, basis=None):
+        posed = type(avatar).decode(avatar, z_exp, head, torso)
+        local = opened(truth, z_exp).transformed(head)
+        features = torch.zeros(150, avatar.sizes.screen_features)
+        colors = torch.cat([local.colors, features], 1)
+        moved = type(local)(
+            local.means, local.quats, local.log_scales, local.logit_opacities, colors
+        )
+        return type(posed)(moved, posed.prior_offset, posed.residuals)
+
+    avatar.decode = decode
+    judgement = judge(Renderer(avatar, Backend.cpu, 1.0, False), data, "truth")
+    rows = {row["id"]: row["value"] for row in judgement.rows("t")}
+    assert rows["t.avatar.psnr_whole_db"] > 40, "8 bits of pictures and mattes are all that is lost"
+    assert rows["t.gain_over_frozen_db"] > 10
+    assert len(judgement.scores) == 28 and len(judgement.worst) == 8
+    lowest = min(score.avatar.psnr_matte_db for score in judgement.scores)
+    assert judgement.worst[0][0] == lowest
+    assert np.isfinite(lowest)
+
+
+def test_the_avatar_file_belongs_to_its_head_model(capture, tmp_path, data):
+    save_avatar(
+        tmp_path / "avatar.safetensors", tiny_avatar(data), prior_checksum="0", participant="ada"
+    )
+    with pytest.raises(CheckpointError, match="speaks the codes"):
+        load_avatar(tmp_path / "avatar.safetensors", "ff")

@@ -1,0 +1,92 @@
+"""Loss terms: names, weights, and values that can be told by hand."""
+
+import math
+
+import pytest
+import torch
+from tiny_person import tiny_session
+
+from npga.core.errors import ConfigError, NpgaError
+from npga.core.graph import laplacian_energy
+from npga.fit.graph import SHARE, CanonicalGraph
+from npga.fit.loop import require_finite
+from npga.fit.terms import LARGEST, TERMS, THINNEST, Scene, Terms
+
+
+def scene_of(session, step: int = 0) -> Scene:
+    batch = session.data.at_step(step, session.sampling)
+    posed = session.avatar.decode(batch.z_exp, batch.world_from_head, batch.torso)
+    rendered = session.renderer(posed, batch.cameras, batch.window)
+    correction = session.poses.of(batch.index)
+    return Scene(rendered, batch, session.avatar, posed, session.densifier.graph, correction)
+
+
+def test_unknown_and_negative_terms_are_refused():
+    with pytest.raises(ConfigError, match=r"no loss term 'lpips'"):
+        Terms({"lpips": 1.0})
+    with pytest.raises(ConfigError, match="negative"):
+        Terms({"l1": -1.0})
+
+
+def test_weights_scale_terms_and_zero_leaves_them_out(data, monkeypatch):
+    scene = scene_of(tiny_session(data))
+    monkeypatch.setitem(TERMS, "scale", lambda scene: pytest.fail("weight 0 was computed"))
+    losses = Terms({"l1": 2.0, "matte": 0.5, "scale": 0.0})(scene)
+    assert list(losses) == ["l1", "matte"]
+    raw = (scene.rendered.raw - scene.batch.image).abs().mean()
+    torch.testing.assert_close(losses["l1"], 2 * raw)
+    torch.testing.assert_close(
+        losses["matte"], 0.5 * (scene.rendered.alpha - scene.batch.matte).abs().mean()
+    )
+
+
+def test_picture_terms_look_at_the_window(data):
+    scene = scene_of(tiny_session(data))
+    rows = slice(scene.batch.window.top, scene.batch.window.top + 24)
+    columns = slice(scene.batch.window.left, scene.batch.window.left + 24)
+    assert scene.rendered.refined.shape == (2, 24, 24, 3)
+    error = (scene.rendered.refined - scene.batch.image[:, rows, columns]).abs().mean()
+    torch.testing.assert_close(TERMS["refined_l1"](scene), error)
+    assert TERMS["ssim"](scene) > 0.01
+
+
+def test_an_untrained_avatar_has_no_motion_to_pay_for(data):
+    scene = scene_of(tiny_session(data))
+    for name in ("small_motion", "smooth_dynamics", "small_poses"):
+        assert TERMS[name](scene) == 0
+    session = tiny_session(data)
+    torch.nn.init.normal_(session.avatar.detail.exit.weight)
+    scene = scene_of(session, 3)
+    expected = scene.posed.residuals.stacked().square().mean()
+    assert expected > 0
+    torch.testing.assert_close(TERMS["small_motion"](scene), expected)
+
+
+def test_large_and_needle_gaussians_are_penalised(data):
+    session = tiny_session(data)
+    scene = scene_of(session)
+    assert TERMS["scale"](scene) == 0
+    with torch.no_grad():
+        session.avatar.log_scales[0] = math.log(LARGEST) + 1.0
+        session.avatar.log_scales[1] = torch.tensor([-9.0, -9.0, -9.0 + math.log(THINNEST) + 2])
+    expected = torch.tensor((1.0 + 4.0) / len(session.avatar))
+    torch.testing.assert_close(TERMS["scale"](scene), expected)
+
+
+def test_the_shares_of_the_laplacian_average_to_the_whole():
+    torch.manual_seed(0)
+    points, values = torch.rand(96, 3), torch.rand(96, 5)
+    graph = CanonicalGraph(points, 6)
+    shares = []
+    for turn in range(SHARE):
+        graph.turn = turn
+        shares.append(graph.energy(values))
+    torch.testing.assert_close(torch.stack(shares).mean(), laplacian_energy(values, graph.index))
+    assert graph.energy(torch.ones(96, 2)) == 0
+
+
+def test_a_loss_that_is_not_finite_names_term_step_and_frame(data):
+    batch = data.batch(5, [1])
+    losses = {"l1": torch.tensor(1.0), "ssim": torch.tensor(float("nan"))}
+    with pytest.raises(NpgaError, match=r"ssim is not finite at step 9, frame 1 of EXP-2, cam"):
+        require_finite(losses, sum(losses.values()), 9, batch)

@@ -66,3 +66,12 @@ def test_gradients_pass_two_cameras_as_a_sum() -> None:
         alone = rasterize(gaussians, rig.select([i]), backend=Backend.cpu)
         for name in ("image", "alpha", "depth", "means2d", "radii"):
             assert torch.equal(getattr(together, name)[i], getattr(alone, name)[0]), name
+
+
+def test_a_broken_loss_shows_in_the_gradient() -> None:
+    """NaN from above must arrive as NaN, not as some number."""
+    gaussians, rig = cloud(80), cameras(1)
+    images = rasterize(gaussians, rig, backend=Backend.cpu)
+    row, column = divmod(int(images.alpha[0].argmax()), rig.width)
+    images.image[0, row, column, 0].mul(float("nan")).backward()
+    assert gaussians.means.grad.isnan().any() and gaussians.colors.grad.isnan().any()

@@ -3,6 +3,8 @@
 Letters: c cameras, h w pixels, n Gaussians, k channels. Between the two stands ``means2d``, whose
 gradient (in pixels) is what density control looks at.
 """
+# torch's stubs do not know what it adds to a context, nor pyright how long a starred list is:
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 
 from dataclasses import dataclass
 

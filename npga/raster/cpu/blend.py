@@ -10,6 +10,8 @@ Backward, v the gradient of the pixel's channels, S = sum_(j>i) w_j <f_j, v> + T
 so that one number per pixel, S, stands for all that lies behind. A hit's gradients go into its own
 slot, and slots are summed in a fixed order: the result does not depend on the threads.
 """
+# numba gives pixel_centres its first argument:
+# pyright: reportCallIssue=false
 # ruff: noqa: ANN001 (numba infers the types of kernels)
 
 import numpy as np
@@ -28,12 +30,11 @@ from npga.raster.cpu.lanes import (
 from npga.raster.cpu.tiles import CA, CB, CC, DEPTH, HALF_HEIGHT, MX, MY, OPACITY, TILE_H
 from npga.raster.semantics import ALPHA_MAX, ALPHA_MIN, T_MIN
 
-# no NaN or infinity occurs in these loops: the door refuses them
 _OPTIONS = {
     "nogil": True,
     "cache": True,
     "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"},
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
 }
 _PLANE = LANES * TILE_H
 GEOMETRY = 6  # gradients of a hit before those of its channels: mean (2), conic (3), opacity

@@ -5,9 +5,12 @@ rules that a harmless edit upsets. Here a row is a type of numba's: under njit, 
 rows is one vector instruction (or a few, where the machine's vectors are shorter). A row mixes with
 scalars of its own precision only; comparisons give a mask for ``where`` and ``any_lane``.
 
-Fused multiply-add and reordered sums are allowed; NaN and infinity do not occur here. (Numba's
-cache does not notice edits of this file: touch ``blend.py`` too.)
+Fused multiply-add and reordered sums are allowed. (Numba's cache does not notice edits of this
+file or of ``semantics.py``: touch the kernels' files too.)
 """
+# numba and llvmlite have no types:
+# pyright: reportAttributeAccessIssue=false, reportOptionalCall=false
+# pyright: reportCallIssue=false, reportReturnType=false
 # ruff: noqa: ANN001, ANN201, ANN202 (numba reads the bare signatures)
 
 import math
@@ -20,7 +23,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
-_FAST = ("reassoc", "contract", "nsz", "arcp", "nnan", "ninf")
+_FAST = ("reassoc", "contract", "nsz", "arcp")
 
 
 class Row(types.Type):

@@ -36,6 +36,9 @@ class ReenactConfig:
     avatar_capture: str | None = knob(
         None, "cross: the avatar's own capture, whose camera `serial` then shows the result"
     )
+    avatar_track: str | None = knob(
+        None, "cross: the avatar's own track, whose rest face then stands for neutral"
+    )
     avatar_participant: str | None = knob(None, "the avatar's person in avatar_capture")
     height: int = knob(550, "pixels; the width follows the capture")
     every: int = knob(1, "use every n-th tracked frame")

@@ -87,11 +87,14 @@ def prepare(config: ReenactConfig, avatar: Avatar, track: Track) -> Performance:
     frames = tuple(sequence.good().frames[:: config.every].tolist())
     known = avatar.expressions
     if config.mode is Mode.cross:
-        codes = torch.cat([s.good().z_exp for s in track.sequences.values()])
-        rest = avatar.torso.rest
+        rest, mine = avatar.torso.rest, known.neutral
+        if config.avatar_track is not None:
+            own = load_track(config.avatar_track)
+            own.require_model(track.head_model_checksum)
+            mine = rest_face(own)
         drive = replace(
             drive,
-            z_exp=retarget_codes(drive.z_exp, neutral_code(codes), known.neutral),
+            z_exp=retarget_codes(drive.z_exp, rest_face(track), mine),
             world_from_head=retarget_motion(
                 drive.world_from_head, sequence.torso, rest, SHARE[config.head_motion]
             ),
@@ -109,6 +112,11 @@ def prepare(config: ReenactConfig, avatar: Avatar, track: Track) -> Performance:
     if config.clamp:
         drive = replace(drive, z_exp=hull.clamp(drive.z_exp))
     return Performance(drive, frames, distance)
+
+
+def rest_face(track: Track) -> Float[Tensor, "e"]:
+    """A person's neutral code, from all their tracked takes."""
+    return neutral_code(torch.cat([take.good().z_exp for take in track.sequences.values()]))
 
 
 def chosen_serial(capture: Capture | None, sequence: str, serial: str | None) -> str | None:

@@ -69,6 +69,11 @@ def test_cross_is_relative_to_both_rest_faces_and_mean_poses(person):
     good = track.sequence("FREE").good()
     rest_face = good.z_exp.quantile(0.1, dim=0)
     assert torch.allclose(made.drive.z_exp, good.z_exp - rest_face, atol=1e-6)
+    own = prepare(
+        config(person, "mode=cross", "clamp=false", f"avatar_track={person}"), avatar, track
+    )
+    mine = load_track(person).sequence("FREE").good().z_exp.quantile(0.1, dim=0)
+    assert torch.allclose(own.drive.z_exp, mine + good.z_exp - rest_face, atol=1e-6)
     rest = avatar.torso.rest
     assert torch.allclose(made.drive.world_from_torso.matrix(), rest.matrix())
     assert torch.allclose(made.drive.world_from_head.scale, rest.scale.expand(5), atol=1e-5)

@@ -20,6 +20,7 @@ from npga.raster.semantics import (
     BLUR,
     EXTENT_MAX,
     FRUSTUM_MARGIN,
+    RADIUS_MAX,
     T_MIN,
 )
 from npga.raster.types import RenderedImages
@@ -84,7 +85,7 @@ def rasterize_reference(
     image, alpha, depth = (torch.stack(parts) for parts in zip(*pictures, strict=True))
     if background is not None:
         image = image + (1 - alpha)[..., None] * background.to(image)
-    return RenderedImages(image, alpha, depth, means2d, radii.clamp(max=1e9).int())
+    return RenderedImages(image, alpha, depth, means2d, radii.int())
 
 
 def visible_footprints(gaussians: Gaussians, view: View) -> Footprints:
@@ -100,6 +101,7 @@ def visible_footprints(gaussians: Gaussians, view: View) -> Footprints:
             & (det > 0)
             & det.isfinite()
             & (everyone.opacities >= ALPHA_MIN)
+            & (everyone.radii <= RADIUS_MAX).all(-1)
             & (high > 0).all(-1)
             & (low < low.new_tensor(view.size)).all(-1)
         )

@@ -15,6 +15,8 @@ ALPHA_MIN = 1.0 / 255.0
 T_MIN = 1e-4
 EXTENT_MAX = 3.33
 """Radius of a footprint in standard deviations, at most; less where the opacity is small."""
+RADIUS_MAX = 1e6
+"""Pixels; a wider footprint is left out (ours: single precision could not place its edge)."""
 FRUSTUM_MARGIN = 0.3
 """The Jacobian is taken no further than this share of tan(fov / 2) outside the picture."""
 NEAR = 0.01

@@ -144,3 +144,22 @@ def test_no_backend_stands_in_for_another(monkeypatch) -> None:
     monkeypatch.setattr(door, "find_spec", lambda name: SimpleNamespace())
     assert door._choose(Backend.auto, on_gpu) is Backend.gsplat
     assert door._choose(Backend.auto, torch.device("cpu")) is Backend.cpu
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("antialias", [False, True])
+def test_wild_shapes_in_single_precision_stay_in_bounds(seed: int, antialias: bool) -> None:
+    """Needles, discs and specks whose conics single precision cannot hold; also at the eye."""
+    gen = torch.Generator().manual_seed(seed)
+    rig = cameras(2, 70, 50, dtype=torch.float32)
+    gaussians = cloud(400, seed=seed, dtype=torch.float32)
+    with torch.no_grad():
+        gaussians.log_scales.copy_(torch.rand(400, 3, generator=gen) * 34 - 24)
+        gaussians.means[::5] = rig.centres_world()[0] + rig.axes_world()[0] * 0.0101
+    images = rasterize(gaussians, rig, backend=Backend.cpu, antialias=antialias)
+    assert (images.radii > 1000).any() and (images.radii == 2).any()
+    assert (images.alpha >= 0).all() and (images.alpha <= 1).all()
+    assert (images.image >= 0).all() and (images.image <= 1.0001).all()
+    images.image.sum().backward()
+    for name in FIELDS:
+        assert torch.isfinite(getattr(gaussians, name).grad).all(), name

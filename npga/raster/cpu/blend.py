@@ -58,7 +58,7 @@ def _scratch(items, like) -> np.ndarray:
 @njit(**_OPTIONS)
 def _rows(packed, i, top) -> tuple[int, int]:
     """First and one past the last row of the tile whose pixel centres the ellipse can cover."""
-    my, half = float(packed[i, MY]) - top, float(packed[i, HALF_HEIGHT])
+    my, half = np.float64(packed[i, MY]) - top, np.float64(packed[i, HALF_HEIGHT])
     first = int(np.ceil(max(0.0, my - half - 0.5)))
     last = int(np.floor(min(TILE_H - 1.0, my + half - 0.5))) + 1
     return first, last
@@ -112,7 +112,7 @@ def blend_forward(
         s[:_LAST] = 1
         s[_LAST:_CHANNELS] = -1
         s[_CHANNELS:] = 0
-        ended, start = 0, tile_starts[tile]
+        ended, start = np.int64(0), tile_starts[tile]
         for hit in range(start, tile_starts[tile + 1]):
             i = hits[hit, 0]
             for k in range(channels):

@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numba import njit
 
-from npga.raster.semantics import ALPHA_MIN, BLUR, EXTENT_MAX, FRUSTUM_MARGIN
+from npga.raster.semantics import ALPHA_MIN, BLUR, EXTENT_MAX, FRUSTUM_MARGIN, RADIUS_MAX
 
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 
@@ -25,10 +25,10 @@ _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 def _spread(quats, log_scales, i):
     """R (rows), s and 1 / |q| (0 for a quaternion of length 0) of Gaussian i."""
     w, x, y, z = (
-        float(quats[i, 0]),
-        float(quats[i, 1]),
-        float(quats[i, 2]),
-        float(quats[i, 3]),
+        np.float64(quats[i, 0]),
+        np.float64(quats[i, 1]),
+        np.float64(quats[i, 2]),
+        np.float64(quats[i, 3]),
     )
     length = math.sqrt(w * w + x * x + y * y + z * z)
     inv = 1.0 / length if length > 0.0 else 0.0
@@ -39,9 +39,9 @@ def _spread(quats, log_scales, i):
         (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     )
     scale = (
-        math.exp(float(log_scales[i, 0])),
-        math.exp(float(log_scales[i, 1])),
-        math.exp(float(log_scales[i, 2])),
+        math.exp(np.float64(log_scales[i, 0])),
+        math.exp(np.float64(log_scales[i, 1])),
+        math.exp(np.float64(log_scales[i, 2])),
     )
     return rotation, scale, inv
 
@@ -49,7 +49,7 @@ def _spread(quats, log_scales, i):
 @njit(**_OPTIONS)
 def _camera_point(camera, means, i):
     """W mean + t; ``camera`` [16] = W row by row (9), t (3), fx, fy, cx, cy."""
-    m0, m1, m2 = float(means[i, 0]), float(means[i, 1]), float(means[i, 2])
+    m0, m1, m2 = np.float64(means[i, 0]), np.float64(means[i, 1]), np.float64(means[i, 2])
     return (
         camera[0] * m0 + camera[1] * m1 + camera[2] * m2 + camera[9],
         camera[3] * m0 + camera[4] * m1 + camera[5] * m2 + camera[10],
@@ -73,11 +73,9 @@ def _footprint(camera, rotation, scale, point, width, height):
     slope_x, inside_x = _slope(x / z, width, fx, camera[14])
     slope_y, inside_y = _slope(y / z, height, fy, camera[15])
     r0, r1, r2 = rotation
-    n0, n1, n2 = (
-        _turned_row(camera, 0, r0, r1, r2, scale),
-        _turned_row(camera, 3, r0, r1, r2, scale),
-        _turned_row(camera, 6, r0, r1, r2, scale),
-    )
+    n0 = _turned_row((camera[0], camera[1], camera[2]), r0, r1, r2, scale)
+    n1 = _turned_row((camera[3], camera[4], camera[5]), r0, r1, r2, scale)
+    n2 = _turned_row((camera[6], camera[7], camera[8]), r0, r1, r2, scale)
     gx, gy = fx / z, fy / z
     u = (
         gx * (n0[0] - slope_x * n2[0]),
@@ -96,9 +94,9 @@ def _footprint(camera, rotation, scale, point, width, height):
 
 
 @njit(**_OPTIONS)
-def _turned_row(camera, at, r0, r1, r2, scale):
-    """One row of W R diag(s); the row of W starts at ``at``."""
-    a, b, c = camera[at], camera[at + 1], camera[at + 2]
+def _turned_row(row, r0, r1, r2, scale):
+    """One row of W R diag(s), from that row of W."""
+    a, b, c = row
     return (
         (a * r0[0] + b * r1[0] + c * r2[0]) * scale[0],
         (a * r0[1] + b * r1[1] + c * r2[1]) * scale[1],
@@ -129,7 +127,7 @@ def project_forward(
     width, height = size
     for i in range(first, last):
         rotation, scale, inv = _spread(quats, log_scales, i)
-        opacity = _sigmoid(float(logits[i]))
+        opacity = _sigmoid(np.float64(logits[i]))
         for cam in range(cameras.shape[0]):
             camera = cameras[cam]
             radii[cam, i] = 0
@@ -150,13 +148,15 @@ def project_forward(
             extent = min(EXTENT_MAX, math.sqrt(2.0 * math.log(seen / ALPHA_MIN)))
             radius_x = math.ceil(extent * math.sqrt(xx))
             radius_y = math.ceil(extent * math.sqrt(yy))
+            if not max(radius_x, radius_y) <= RADIUS_MAX:
+                continue
             px = camera[12] * point[0] / point[2] + camera[14]
             py = camera[13] * point[1] / point[2] + camera[15]
             if px + radius_x <= 0 or px - radius_x >= width:
                 continue
             if py + radius_y <= 0 or py - radius_y >= height:
                 continue
-            radii[cam, i] = int(min(max(radius_x, radius_y), 1e9))
+            radii[cam, i] = int(max(radius_x, radius_y))
             means2d[cam, i, 0], means2d[cam, i, 1] = px, py
             conics[cam, i, 0], conics[cam, i, 1] = yy / det, -xy / det
             conics[cam, i, 2] = xx / det
@@ -265,7 +265,7 @@ def project_backward(
     v_m, v_r, v_mean = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3)
     for i in range(first, last):
         rotation, scale, inv = _spread(quats, log_scales, i)
-        opacity = _sigmoid(float(logits[i]))
+        opacity = _sigmoid(np.float64(logits[i]))
         v_m[:] = 0.0
         v_mean[:] = 0.0
         v_opacity = 0.0
@@ -279,7 +279,7 @@ def project_backward(
             v_xx, v_xy, v_yy, v_sigmoid = _footprint_backward(
                 geometry[3], antialias, v_conic, v_opacities[cam, i], opacity
             )
-            v_pixel = (float(v_means2d[cam, i, 0]), float(v_means2d[cam, i, 1]))
+            v_pixel = (np.float64(v_means2d[cam, i, 0]), np.float64(v_means2d[cam, i, 1]))
             _view_backward(
                 camera, geometry, point, (v_xx, v_xy, v_yy), v_pixel, v_depths[cam, i], v_m, v_mean
             )

@@ -59,7 +59,7 @@ def tile_lists(
     )  # fmt: skip
     np.cumsum(slot_starts, out=slot_starts)
     slot_tile = np.zeros(slot_starts[-1], np.int32)
-    run_spans(_list_tiles, even_spans(count), packed, *grid, slot_starts, slot_tile)
+    run_spans(_list_tiles, even_spans(count), packed, radii, *grid, slot_starts, slot_tile)
     tile_starts = np.zeros(grid[0] * grid[1] + 1, np.int64)
     hits = torch.empty(len(slot_tile), 2, dtype=torch.int32).numpy()
     _sort_by_tile(_depth_order(depths, radii), slot_starts, slot_tile, tile_starts, hits)
@@ -93,17 +93,19 @@ def _radix_order(keys, order) -> np.ndarray:
 
 
 @njit(**_OPTIONS)
-def _ellipse(packed, i) -> tuple[float, ...]:
+def _ellipse(packed, radius, i) -> tuple[float, ...]:
     """mx, my, b, c, 1 / a, t, half width, half height, dy of the rightmost point.
 
-    The ellipse is a dx^2 + 2 b dx dy + c dy^2 <= t; its halves are widened by the slack.
+    The ellipse is a dx^2 + 2 b dx dy + c dy^2 <= t; its halves are widened by the slack. Where
+    rounding made a very long ellipse's conic indefinite, the square of ``radius`` stands for it.
     """
-    a, b, c = float(packed[i, CA]), float(packed[i, CB]), float(packed[i, CC])
-    t = 2.0 * math.log(max(1.0, packed[i, OPACITY] / ALPHA_MIN))
-    scale = t / (a * c - b * b)
-    half_w = math.sqrt(scale * c) * (1.0 + _SLACK) + _SLACK
-    half_h = math.sqrt(scale * a) * (1.0 + _SLACK) + _SLACK
-    mx, my = float(packed[i, MX]), float(packed[i, MY])
+    mx, my = np.float64(packed[i, MX]), np.float64(packed[i, MY])
+    a, b, c = np.float64(packed[i, CA]), np.float64(packed[i, CB]), np.float64(packed[i, CC])
+    t, det = 2.0 * math.log(max(1.0, packed[i, OPACITY] / ALPHA_MIN)), a * c - b * b
+    if not (a > 0.0 and c > 0.0 and det > 0.0):
+        return mx, my, 0.0, 1.0, 1.0, np.inf, radius, radius, 0.0
+    half_w = min(radius, math.sqrt(t * c / det) * (1.0 + _SLACK) + _SLACK)
+    half_h = min(radius, math.sqrt(t * a / det) * (1.0 + _SLACK) + _SLACK)
     return mx, my, b, c, 1.0 / a, t, half_w, half_h, -half_w * b / c
 
 
@@ -153,7 +155,7 @@ def _pack_and_count(
         packed[i, MX], packed[i, MY] = means2d[i, 0], means2d[i, 1]
         packed[i, CA], packed[i, CB], packed[i, CC] = conics[i, 0], conics[i, 1], conics[i, 2]
         packed[i, OPACITY], packed[i, DEPTH] = opacities[i], depths[i]
-        ellipse = _ellipse(packed, i)
+        ellipse = _ellipse(packed, np.float64(radii[i]), i)
         packed[i, HALF_HEIGHT] = ellipse[7]
         first_row, last_row = _tile_rows(ellipse, tiles_y)
         for row in range(first_row, last_row):
@@ -162,13 +164,13 @@ def _pack_and_count(
 
 
 @njit(**_OPTIONS)
-def _list_tiles(first, last, packed, tiles_x, tiles_y, slot_starts, slot_tile) -> None:
+def _list_tiles(first, last, packed, radii, tiles_x, tiles_y, slot_starts, slot_tile) -> None:
     """Fill the tile of every slot of Gaussians first..last-1."""
     for i in range(first, last):
         slot = slot_starts[i]
         if slot == slot_starts[i + 1]:
             continue
-        ellipse = _ellipse(packed, i)
+        ellipse = _ellipse(packed, np.float64(radii[i]), i)
         first_row, last_row = _tile_rows(ellipse, tiles_y)
         for row in range(first_row, last_row):
             left, right = _tile_columns(ellipse, row, tiles_x)

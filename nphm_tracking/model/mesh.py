@@ -11,7 +11,7 @@ CHUNK = 8192
 """Queries per evaluation; bounds memory, does not change the result."""
 COARSEST = 4
 """Stride of the first grid; halved until 1."""
-REFINE_REACH = 1.3
+REFINE_REACH = 1.0
 """Grid points are evaluated where the coarser grid has the surface within so many cells."""
 
 

@@ -3,8 +3,8 @@
 Two questions, both asked from held-out cameras with tracked poses and codes: `novel_view` on
 training sequences, and `self_reenactment` on the held-out sequence. The baseline `frozen` is the
 same avatar with its mean training expression and the same poses, drawn in the same run; quality is
-told as the difference to it. Metrics are means over pictures of PSNR and SSIM, on the whole picture on white
-and weighted by the matte.
+told as the difference to it. Metrics are means over pictures of PSNR and SSIM, on the whole
+picture on white and weighted by the matte.
 
 Letters: `c` cameras, `h w` pixels.
 """

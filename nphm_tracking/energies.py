@@ -4,14 +4,17 @@ t frames, n points, l landmarks, e expression size, d = e + 6 unknowns of a fram
 head space (1 unit = 250 mm). B is the head model's backward field (posed -> canonical x' and hyper
 omega), S its canonical SDF. Per frame
 
-    E = w_s mean_n rho(S(B(x_n)) / sigma_s) + w_l mean_l rho(|B(x_l) - c_l| / sigma_l) + codes +
+    E = w_s mean_n rho(S(B(x_n)) / sigma_s) + w_l mean_l rho(|x_l - observed_l| / sigma_l) + codes +
     smoothness
 
-No root finding: observed points are pushed through B (facts: DPHM's landmark term; MonoNPHM 4.2).
-Pose unknowns of a frame are a small motion in head space, x <- Exp(rotation) x + translation. The
-`linearise_*` functions are the fast path of Gauss-Newton: codes are expanded to one copy per point,
-so that ONE backward pass yields the Jacobian rows of every point; the slow twin in the tests is
-torch.autograd.functional.jacobian.
+Surface points are pushed through B and need no root finding. Landmarks are followed the other way:
+the posed place x_l with B(x_l) = c_l moves with the code by the implicit function theorem, and one
+Newton step per iteration keeps it exact (MonoNPHM poses its anchors so). Pushing observed landmarks
+through B instead (DPHM) has no gradient where a thin part moves far: a closed lid lies where B(x;
+0) is eyeball. Pose unknowns of a frame are a small motion in head space, x <- Exp(rotation) x +
+translation. The `linearise_*` functions are the fast path of Gauss-Newton: codes are expanded to
+one copy per point, so that ONE backward pass yields the Jacobian rows of every point; the slow twin
+in the tests is torch.autograd.functional.jacobian.
 """
 
 from dataclasses import dataclass
@@ -33,6 +36,25 @@ class Linearised:
     """Columns: e expression weights, 3 rotation (radians), 3 translation (units)."""
     normal: Float[Tensor, "t m 3"]
     """d residual / d x: for the surface term the posed surface normal."""
+
+
+STEP_MAX = 0.03
+"""Longest Newton step of a posed landmark, head units (7.5 mm)."""
+LOST_UNITS = 0.02
+"""A posed landmark that Newton's method misses by more (5 mm) does not count."""
+
+
+@dataclass(frozen=True)
+class PosedLandmarks:
+    """Where a frame's expression puts the canonical landmarks, head units."""
+
+    marks: Float[Tensor, "t l 3"]
+    slope: Float[Tensor, "t l 3 e"]
+    """d marks / d z_exp, by implicit differentiation: -(dB/dx)^-1 dB/dz."""
+    inverse: Float[Tensor, "t l 3 3"]
+    """(dB/dx)^-1 at the marks."""
+    error: Float[Tensor, "t l"]
+    """|B(marks) - canonical| before the last Newton step."""
 
 
 def robust_weight(residual: Float[Tensor, "*b"], scale: float) -> Float[Tensor, "*b"]:
@@ -120,30 +142,55 @@ def linearise_surface(
     )
 
 
-def linearise_landmarks(
+def follow_landmarks(
     model: TrackableHead,
-    observed: Float[Tensor, "t l 3"],
+    marks: Float[Tensor, "t l 3"],
     canonical: Float[Tensor, "l 3"],
     z_geo: Float[Tensor, "g"],
     z_exp: Float[Tensor, "t e"],
-) -> Linearised:
-    """`landmark_residual` flattened to [t 3l] (x, y, z of each landmark) and its Jacobian."""
-    frames, count = observed.shape[:2]
-    with torch.enable_grad():
-        position, code, pushed = _expanded(model, observed, z_geo, z_exp)
-        rows, normals = [], []
-        for axis in range(3):
-            normal, slope = torch.autograd.grad(
-                pushed[:, axis].sum(), [position, code], retain_graph=axis < 2
-            )
-            rows.append(_with_pose(position.detach(), normal, slope))
-            normals.append(normal)
-    residual = pushed.detach()[:, :3].reshape(frames, count, 3) - canonical
-    return Linearised(
-        residual.flatten(1),
-        torch.stack(rows, 1).reshape(frames, count * 3, -1),
-        torch.stack(normals, 1).reshape(frames, count * 3, 3),
+    rounds: int = 2,
+) -> PosedLandmarks:
+    """Where B(x; z_exp) = canonical, by Newton's method from nearby `marks`.
+
+    Damped inverses and limited steps keep points finite where B folds; `error` tells them apart.
+    """
+    frames, count = marks.shape[:2]
+    shape = (frames, count, 3)
+    target = canonical.expand(shape).reshape(-1, 3)
+    held = marks.reshape(-1, 3)
+    for number in range(rounds):
+        last = number == rounds - 1
+        with torch.enable_grad():
+            position, code, pushed = _expanded(model, held.reshape(shape), z_geo, z_exp)
+            rows, slopes = [], []
+            for axis in range(3):
+                wanted = [position, code] if last else [position]
+                found = torch.autograd.grad(pushed[:, axis].sum(), wanted, retain_graph=axis < 2)
+                rows.append(found[0])
+                slopes.append(found[-1])
+        inverse = damped_inverse(torch.stack(rows, 1))
+        miss = pushed.detach()[:, :3] - target
+        step = -(inverse @ miss[..., None]).squeeze(-1)
+        held = held + limited(step, STEP_MAX)
+    slope = -inverse @ torch.stack(slopes, 1)
+    return PosedLandmarks(
+        held.reshape(shape),
+        slope.reshape(*shape, -1),
+        inverse.reshape(*shape, 3),
+        miss.norm(dim=1).reshape(frames, count),
     )
+
+
+def limited(step: Float[Tensor, "*b 3"], longest: float) -> Float[Tensor, "*b 3"]:
+    """The step, or its direction with length `longest` where it is longer."""
+    return step * (longest / step.norm(dim=-1, keepdim=True).clamp_min(longest))
+
+
+def damped_inverse(matrix: Float[Tensor, "m 3 3"]) -> Float[Tensor, "m 3 3"]:
+    """(A^T A + eps)^-1 A^T: the inverse up to a ten-thousandth, finite where A is singular."""
+    turned = matrix.transpose(1, 2)
+    eye = 1e-4 * torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+    return torch.linalg.solve(turned @ matrix + eye, turned)
 
 
 def _expanded(

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nphm_tracking.landmarks import used_landmarks
+
 STD_MIN = 0.02
 """Codes that the population hardly uses still move a little."""
 
@@ -64,8 +66,10 @@ class TrackableHead(Protocol):
 
 
 def canonical_landmarks(model: TrackableHead, z_geo: Float[Tensor, "g"]) -> Float[Tensor, "l 3"]:
-    """The identity's canonical landmarks, differentiable in `z_geo`; empty where it knows none."""
-    return model.landmarks(z_geo) if model.landmark_count else z_geo.new_zeros(0, 3)
+    """The identity's landmarks that are used, differentiable in `z_geo`; empty if it knows none."""
+    if not model.landmark_count:
+        return z_geo.new_zeros(0, 3)
+    return model.landmarks(z_geo)[list(used_landmarks(model.landmark_count))]
 
 
 def expression_prior(model: TrackableHead) -> CodePrior:

@@ -9,11 +9,20 @@ import math
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nphm_tracking.config import StageConfig
-from nphm_tracking.energies import canonical_points, code_energy, landmark_residual, robust_loss
+from nphm_tracking.energies import (
+    LOST_UNITS,
+    STEP_MAX,
+    canonical_points,
+    code_energy,
+    follow_landmarks,
+    landmark_residual,
+    limited,
+    robust_loss,
+)
 from nphm_tracking.head import CodePrior, canonical_landmarks
 from nphm_tracking.solve import FrameData, FrameState, Person, to_head
 
@@ -36,7 +45,7 @@ def fit_identity(
 
     `bias` is the personal offset of the landmarks, held fixed here.
     """
-    frames, size = state.z_exp.shape
+    frames = len(state.z_exp)
     unit = ((person.z_geo - geometry.mean) / geometry.std).clone().requires_grad_()
     log_scale = person.scale.log().clone().requires_grad_()
     code = state.z_exp.clone().requires_grad_()
@@ -53,13 +62,19 @@ def fit_identity(
         lambda step: 0.1 + 0.45 * (1 + math.cos(math.pi * step / max(stage.identity_steps, 1))),
     )
     generator = torch.Generator().manual_seed(seed)
-    held = FrameState(torch.zeros(frames, size), state.rotation, state.translation)
+    held = replace(state, z_exp=torch.zeros_like(state.z_exp))
+    inverse = _mark_inverse(person, state)
+    marks = state.marks
     for _ in range(stage.identity_steps):
         moved = held.moved(torch.cat([code, motion], 1), log_scale.exp(), person.prior)
         z_geo = geometry.mean + geometry.std * unit
         landmarks = canonical_landmarks(person.model, z_geo)[: len(bias)] + bias
         trial = replace(person, z_geo=z_geo, scale=log_scale.exp(), landmarks=landmarks)
-        energy = data_energy(trial, _drawn(data, generator), replace(moved, z_exp=code), stage)
+        now = replace(moved, z_exp=code, marks=marks.detach())
+        marks, kept = followed(trial, now, inverse)
+        seen = replace(data, landmark_weight=data.landmark_weight * kept)
+        now = replace(now, marks=marks)
+        energy = data_energy(trial, _drawn(seen, generator), now, stage)
         energy = energy + stage.geometry * unit.square().mean()
         optimizer.zero_grad(set_to_none=True)
         energy.backward()
@@ -72,7 +87,32 @@ def fit_identity(
         moved = held.moved(torch.cat([code, motion], 1), scale, person.prior)
         z_geo = (geometry.mean + geometry.std * unit).detach()
         landmarks = canonical_landmarks(person.model, z_geo)[: len(bias)] + bias
+    moved = replace(moved, marks=marks.detach())
     return replace(person, z_geo=z_geo, scale=scale, landmarks=landmarks), moved
+
+
+def followed(
+    person: Person, state: FrameState, inverse: Float[Tensor, "t l 3 3"]
+) -> tuple[Float[Tensor, "t l 3"], Bool[Tensor, "t l"]]:
+    """The state's landmarks after one Newton step, differentiable in codes and identity.
+
+    `inverse` is (dB/dx)^-1, which may be a little stale: it is held fixed. Also tells which
+    landmarks are followed well; the others do not count.
+    """
+    if not state.marks.shape[1]:
+        return state.marks, state.marks.new_zeros(state.marks.shape[:2], dtype=torch.bool)
+    miss = landmark_residual(person.model, state.marks, person.landmarks, person.z_geo, state.z_exp)
+    step = limited(-(inverse @ miss[..., None]).squeeze(-1), STEP_MAX)
+    return state.marks + step, miss.detach().norm(dim=-1) < LOST_UNITS
+
+
+def _mark_inverse(person: Person, state: FrameState) -> Float[Tensor, "t l 3 3"]:
+    if not state.marks.shape[1]:
+        return state.marks[..., None].expand(*state.marks.shape, 3)
+    posed = follow_landmarks(
+        person.model, state.marks, person.landmarks, person.z_geo, state.z_exp, rounds=1
+    )
+    return posed.inverse
 
 
 def data_energy(
@@ -89,11 +129,8 @@ def data_energy(
     )
     if data.landmarks.shape[1]:
         observed = to_head(data.landmarks, state, person.scale)
-        error = landmark_residual(
-            person.model, observed, person.landmarks, person.z_geo, state.z_exp
-        )
         share = data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
-        length = (error * to_mm).square().sum(-1).add(1e-12).sqrt()
+        length = ((state.marks - observed) * to_mm).square().sum(-1).add(1e-12).sqrt()
         robust = robust_loss(length, stage.landmark_scale_mm)
         energy = energy + stage.landmark * (share * robust).sum(1).mean()
     prior = person.prior

@@ -104,10 +104,7 @@ def scatter(
     states: dict[str, FrameState], observed: list[Observed], chosen: Keyframes, state: FrameState
 ) -> dict[str, FrameState]:
     """The states with the chosen frames' new ones put back."""
-    result = {
-        name: FrameState(s.z_exp.clone(), s.rotation.clone(), s.translation.clone())
-        for name, s in states.items()
-    }
+    result = {name: FrameState(*(part.clone() for part in _parts(s))) for name, s in states.items()}
     for place, (sequence, row) in enumerate(
         zip(chosen.sequence.tolist(), chosen.rows.tolist(), strict=True)
     ):
@@ -115,6 +112,7 @@ def scatter(
         target.z_exp[row] = state.z_exp[place]
         target.rotation[row] = state.rotation[place]
         target.translation[row] = state.translation[place]
+        target.marks[row] = state.marks[place]
     return result
 
 

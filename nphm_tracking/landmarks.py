@@ -31,7 +31,24 @@ LID_IDS = frozenset(
     + [263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466]
 )
 """Edges of the lids."""
-DETAIL_IDS = LIP_IDS | LID_IDS
+BROW_IDS = frozenset(
+    [70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296, 336, 276, 283, 282, 295, 285]
+)
+IRIS_IDS = frozenset(range(468, 478))
+OVAL_IDS = frozenset(
+    [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152]
+    + [148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
+)
+"""The outline, which detectors slide along the face as the view turns."""
+DETAIL_IDS = LIP_IDS | LID_IDS | BROW_IDS | IRIS_IDS
+
+
+def used_landmarks(count: int) -> tuple[int, ...]:
+    """Which of a model's landmarks the tracker uses: all, or a third of the plain ones of 478."""
+    if count != MEDIAPIPE_COUNT:
+        return tuple(range(count))
+    plain = [i for i in range(count) if i not in DETAIL_IDS | OVAL_IDS]
+    return tuple(sorted(DETAIL_IDS | set(plain[::3])))
 
 
 @dataclass(frozen=True)

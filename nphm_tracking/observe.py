@@ -57,7 +57,9 @@ class MeanHead:
     """The model's average head, for first poses and cropping."""
 
     landmarks: Float[Tensor, "l 3"]
-    """Canonical, in the detector's order; empty where none are used."""
+    """Canonical; empty where none are used."""
+    landmark_ids: tuple[int, ...]
+    """Their numbers in the detector's order."""
     vertices: Float[Tensor, "v 3"]
     """Surface points; empty where landmarks are used."""
 
@@ -102,7 +104,7 @@ def landmark_source(
 def gather_landmarks(
     capture: Capture, names: list[str], source: LandmarkSource, mean: MeanHead, config: TrackConfig
 ) -> dict[str, Landmarks3D]:
-    """Triangulated landmarks of every sequence, as many as the model knows."""
+    """Triangulated landmarks of every sequence: those that are used."""
     found: dict[str, Landmarks3D] = {}
     detector: LandmarkDetector | None = None
     if source is LandmarkSource.mediapipe:
@@ -115,16 +117,16 @@ def gather_landmarks(
                 if detector is None
                 else _detected_pixels(capture, name, frames, detector, config)
             )
-            count = len(mean.landmarks)
-            if count > pixels.shape[2]:
+            used = list(mean.landmark_ids)
+            if max(used) >= pixels.shape[2]:
                 raise TrackError(
-                    f"Sequence {name} has {pixels.shape[2]} landmarks, but the head model knows "
-                    f"{count}.",
+                    f"Sequence {name} has {pixels.shape[2]} landmarks, but the head model uses "
+                    f"number {max(used)}.",
                     "Landmarks must be in MediaPipe's order of 478.",
                 )
             found[name] = triangulate(
-                pixels[:, :, :count],
-                confidence[:, :, :count],
+                pixels[:, :, used],
+                confidence[:, :, used],
                 cameras,
                 error_max_px=config.landmark_error_px * cameras.width,
             )
@@ -218,7 +220,7 @@ def observe_sequence(
     if landmarks is None:
         seen = torch.zeros(len(frames), 0, 3), torch.zeros(len(frames), 0)
     else:
-        importance = landmark_weights(len(mean.landmarks), config)
+        importance = landmark_weights(mean.landmark_ids, config)
         seen = landmarks.points, landmarks.valid.float() * importance
     together = (enough[1:] & enough[:-1]).float()
     data = FrameData(
@@ -228,10 +230,9 @@ def observe_sequence(
     return Observed(name, fps, torch.tensor(frames), data, start, enough)
 
 
-def landmark_weights(count: int, config: TrackConfig) -> Float[Tensor, "l"]:
-    """1, and more for lips and lids, which clouds show badly."""
-    detail = max(stage.detail_weight for stage in config.stages)
-    return torch.tensor([detail if index in DETAIL_IDS else 1.0 for index in range(count)])
+def landmark_weights(ids: tuple[int, ...], config: TrackConfig) -> Float[Tensor, "l"]:
+    """1, and more for lips, lids, brows and irises, which clouds show badly."""
+    return torch.tensor([config.detail_weight if index in DETAIL_IDS else 1.0 for index in ids])
 
 
 def frame_cloud(capture: Capture, name: str, frame: int, config: TrackConfig) -> PointCloud:

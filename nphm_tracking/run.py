@@ -16,6 +16,7 @@ from npga.core.progress import bar, say
 from npga.core.store import write_json
 from nphm_tracking.config import LandmarkSource, TrackConfig
 from nphm_tracking.head import TrackableHead, canonical_landmarks, geometry_prior
+from nphm_tracking.landmarks import used_landmarks
 from nphm_tracking.model.head_model import Codes
 from nphm_tracking.model.load import load_head_model
 from nphm_tracking.observe import (
@@ -128,13 +129,14 @@ def mean_head(model: TrackableHead, with_landmarks: bool) -> MeanHead:
     geometry = geometry_prior(model).mean
     if with_landmarks:
         with torch.no_grad():
-            return MeanHead(canonical_landmarks(model, geometry), torch.zeros(0, 3))
+            landmarks = canonical_landmarks(model, geometry)
+        return MeanHead(landmarks, used_landmarks(model.landmark_count), torch.zeros(0, 3))
     codes = Codes(
         geometry,
         geometry.new_zeros(model.app_size),
         torch.zeros_like(model.exp_stats.mean).clamp(model.exp_stats.lower, model.exp_stats.upper),
     )
-    return MeanHead(torch.zeros(0, 3), model.mesh(codes, MEAN_MESH_RESOLUTION).vertices)
+    return MeanHead(torch.zeros(0, 3), (), model.mesh(codes, MEAN_MESH_RESOLUTION).vertices)
 
 
 def provenance(capture: Capture, config: TrackConfig, source: LandmarkSource) -> dict[str, Any]:

@@ -18,8 +18,11 @@ from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
 from npga.core.similarity import Similarity
 from nphm_tracking.config import StageConfig
 from nphm_tracking.energies import (
+    LOST_UNITS,
     Linearised,
-    linearise_landmarks,
+    PosedLandmarks,
+    follow_landmarks,
+    limited,
     linearise_surface,
     robust_loss,
     robust_weight,
@@ -28,6 +31,8 @@ from nphm_tracking.head import CodePrior, TrackableHead
 
 CHUNK_POINTS = 16384
 """Points per network pass: bounds the memory, changes no result."""
+PREDICTED_MAX = 0.1
+"""Farthest that one step may carry a posed landmark, head units (25 mm)."""
 LEVER_UNITS = 0.4
 """A rotation step counts as the motion of a point this far from the origin (a face's radius)."""
 
@@ -41,22 +46,26 @@ class FrameState:
     """Of world_from_head."""
     translation: Float[Tensor, "t 3"]
     """Of world_from_head, metres."""
+    marks: Float[Tensor, "t l 3"]
+    """Where the landmarks of this expression are, head units."""
 
     def __getitem__(self, index: slice | Tensor) -> "FrameState":
-        return FrameState(self.z_exp[index], self.rotation[index], self.translation[index])
+        return FrameState(
+            self.z_exp[index], self.rotation[index], self.translation[index], self.marks[index]
+        )
 
     def pose(self, scale: Tensor) -> Similarity:
         """world_from_head of every frame."""
         return Similarity(scale.expand(len(self.z_exp)), self.rotation, self.translation)
 
     def moved(self, step: Float[Tensor, "t d"], scale: Tensor, prior: CodePrior) -> "FrameState":
-        """After a step of the unknowns; codes are clipped to their bounds."""
+        """After a step of the unknowns; codes are clipped to their bounds, marks stay."""
         size = self.z_exp.shape[1]
         z_exp = torch.minimum(torch.maximum(self.z_exp + step[:, :size], prior.lower), prior.upper)
         turn = matrix_from_rotvec(step[:, size : size + 3]).transpose(1, 2)
         rotation = self.rotation @ turn
         shift = (rotation @ step[:, size + 3 :, None]).squeeze(-1)
-        return FrameState(z_exp, rotation, self.translation - scale * shift)
+        return FrameState(z_exp, rotation, self.translation - scale * shift, self.marks)
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,10 @@ class NormalEquations:
     gradient: Float[Tensor, "t d"]
     energy: Float[Tensor, "t"]
     residual_mm: Float[Tensor, "t n"]
+    marks: Float[Tensor, "t l 3"]
+    """The state's landmarks, corrected."""
+    slope: Float[Tensor, "t l 3 e"]
+    """Their derivative with respect to the codes."""
 
 
 def to_head(
@@ -128,11 +141,15 @@ def solve_frames(
     iterations = stage.iterations if iterations is None else iterations
     with torch.no_grad():
         data = _drop_wrong_normals(person, data, state)
-        best, kept = state, normal_equations(person, data, state, stage)
+        kept = normal_equations(person, data, state, stage)
+        best = replace(state, marks=kept.marks)
         damping = torch.full_like(kept.energy, 1e-3)
         for _ in range(iterations):
             step = _step(person, data, best, kept, stage, damping)
             trial = best.moved(step, person.scale, person.prior)
+            change = (trial.z_exp - best.z_exp)[:, None, :, None]
+            carried = limited((kept.slope @ change).squeeze(-1), PREDICTED_MAX)
+            trial = replace(trial, marks=best.marks + carried)
             found = normal_equations(person, data, trial, stage)
             better = found.energy + _smoothness(person, data, trial, stage) <= (
                 kept.energy + _smoothness(person, data, best, stage)
@@ -140,6 +157,7 @@ def solve_frames(
             damping = torch.where(better, damping * 0.3, damping * 6).clamp(1e-6, 1e4)
             best = FrameState(*(_pick(better, a, b) for a, b in _pairs(trial, best)))
             kept = NormalEquations(*(_pick(better, a, b) for a, b in _pairs(found, kept)))
+            best = replace(best, marks=kept.marks)
     return best
 
 
@@ -153,12 +171,8 @@ def normal_equations(
         _chunk_equations(person, data[rows], state[rows], stage)
         for rows in torch.arange(len(data.points)).split(chunk)
     ]
-    return NormalEquations(
-        torch.cat([p.hessian for p in parts]),
-        torch.cat([p.gradient for p in parts]),
-        torch.cat([p.energy for p in parts]),
-        torch.cat([p.residual_mm for p in parts]),
-    )
+    names = NormalEquations.__dataclass_fields__
+    return NormalEquations(*(torch.cat([getattr(p, name) for p in parts]) for name in names))
 
 
 def _chunk_equations(
@@ -175,19 +189,14 @@ def _chunk_equations(
         surface, base * robust_weight(residual, stage.surface_scale_mm), residual, to_mm
     )
     energy = (base * robust_loss(residual, stage.surface_scale_mm)).sum(1)
+    marks, slope = state.marks, state.marks.new_zeros(*state.marks.shape, size)
     if data.landmarks.shape[1]:
-        observed = to_head(data.landmarks, state, person.scale)
-        found = linearise_landmarks(
-            person.model, observed, person.landmarks, person.z_geo, state.z_exp
+        posed = follow_landmarks(
+            person.model, state.marks, person.landmarks, person.z_geo, state.z_exp
         )
-        total = data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
-        base = stage.landmark * data.landmark_weight / total
-        error = found.residual * to_mm
-        length = error.unflatten(1, (-1, 3)).norm(dim=-1)
-        weight = base * robust_weight(length, stage.landmark_scale_mm)
-        extra = _accumulate(found, weight.repeat_interleave(3, 1), error, to_mm)
-        hessian, gradient = hessian + extra[0], gradient + extra[1]
-        energy = energy + (base * robust_loss(length, stage.landmark_scale_mm)).sum(1)
+        marks, slope = posed.marks, posed.slope
+        extra = _landmark_terms(data, state, posed, stage, person.scale)
+        hessian, gradient, energy = hessian + extra[0], gradient + extra[1], energy + extra[2]
     prior = person.prior
     precision = stage.code * data.code_weight[:, None] / prior.std.square()
     away = state.z_exp - prior.mean
@@ -195,7 +204,36 @@ def _chunk_equations(
     hessian[:, range(size), range(size)] += precision
     gradient[:, :size] += precision * away + pull
     energy = energy + (precision * away.square() + 2 * pull * state.z_exp).sum(1)
-    return NormalEquations(hessian, gradient, energy, residual)
+    return NormalEquations(hessian, gradient, energy, residual, marks, slope)
+
+
+def _landmark_terms(
+    data: FrameData, state: FrameState, posed: PosedLandmarks, stage: StageConfig, scale: Tensor
+) -> tuple[Float[Tensor, "t d d"], Float[Tensor, "t d"], Float[Tensor, "t"]]:
+    """Hessian, gradient and energy of posed minus observed landmarks; lost landmarks count 0."""
+    to_mm = 1000 * scale
+    observed = to_head(data.landmarks, state, scale)
+    error = (posed.marks - observed) * to_mm
+    length = error.norm(dim=-1)
+    share = data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
+    base = stage.landmark * share * (posed.error < LOST_UNITS)
+    weight = base * robust_weight(length, stage.landmark_scale_mm)
+    turned = cross_matrix(observed)
+    shift = -torch.eye(3).to(observed).expand_as(turned)
+    jacobian = torch.cat([posed.slope, turned, shift], -1).flatten(1, 2)
+    lined = Linearised(error.flatten(1) / to_mm, jacobian, jacobian[..., -3:])
+    hessian, gradient = _accumulate(lined, weight.repeat_interleave(3, 1), error.flatten(1), to_mm)
+    energy = (base * robust_loss(length, stage.landmark_scale_mm)).sum(1)
+    lost = stage.landmark * share * (posed.error >= LOST_UNITS) * stage.landmark_scale_mm**2
+    return hessian, gradient, energy + lost.sum(1)
+
+
+def cross_matrix(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
+    """[x] with [x] w = x cross w: minus the derivative of Exp(w) x."""
+    x, y, z = points.unbind(-1)
+    zero = torch.zeros_like(x)
+    rows = [zero, -z, y, z, zero, -x, -y, x, zero]
+    return torch.stack(rows, -1).reshape(*points.shape, 3)
 
 
 def _accumulate(

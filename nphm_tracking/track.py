@@ -47,17 +47,20 @@ class Solution:
 def start_solution(model: TrackableHead, observed: list[Observed]) -> Solution:
     """The mean head at the first poses, every code neutral."""
     prior, geometry = expression_prior(model), geometry_prior(model)
-    states = {
-        o.name: FrameState(
-            prior.mean.expand(len(o.frames), -1).clone(), o.start.rotation, o.start.translation
-        )
-        for o in observed
-    }
     scale = observed[0].start.scale[0]
     with torch.no_grad():
         landmarks = canonical_landmarks(model, geometry.mean)
     if observed[0].data.landmarks.shape[1] == 0:
         landmarks = landmarks[:0]
+    states = {
+        o.name: FrameState(
+            prior.mean.expand(len(o.frames), -1).clone(),
+            o.start.rotation,
+            o.start.translation,
+            landmarks.expand(len(o.frames), -1, -1).clone(),
+        )
+        for o in observed
+    }
     person = Person(model, geometry.mean.clone(), scale.clone(), landmarks, prior)
     return Solution(person, torch.zeros_like(landmarks), states)
 
@@ -82,9 +85,7 @@ def solve_stages(
         if stage.kind is not StageKind.keyframe:
             solution = _all_frames(observed, solution, stage, folder, label)
             errors = torch.cat([frame_residual_mm(o, solution, stage)[o.enough] for o in observed])
-            say(
-                f"track {label}: {len(errors)} frames, median distance {errors.median():.2f} mm"
-            )
+            say(f"track {label}: {len(errors)} frames, median distance {errors.median():.2f} mm")
     return solution
 
 
@@ -117,7 +118,7 @@ def _sequence(one: Observed, solution: Solution, stage: StageConfig) -> Solution
 def spread_poses(state: FrameState, enough: Tensor) -> FrameState:
     """Frames without data start where their nearest good neighbour stands."""
     rows = torch.tensor([nearest_true(enough, t) for t in range(len(enough))])
-    return FrameState(state.z_exp, state.rotation[rows], state.translation[rows])
+    return replace(state, rotation=state.rotation[rows], translation=state.translation[rows])
 
 
 def thinned(data: FrameData, count: int) -> FrameData:
@@ -170,9 +171,11 @@ def canonical_landmarks_of(person: Person, bias: Float[Tensor, "l 3"]) -> Float[
 
 
 def _merged(state: FrameState, part: FrameState, use: Tensor) -> FrameState:
-    merged = FrameState(state.z_exp.clone(), state.rotation.clone(), state.translation.clone())
+    merged = FrameState(
+        state.z_exp.clone(), state.rotation.clone(), state.translation.clone(), state.marks.clone()
+    )
     merged.z_exp[use], merged.rotation[use] = part.z_exp, part.rotation
-    merged.translation[use] = part.translation
+    merged.translation[use], merged.marks[use] = part.translation, part.marks
     return merged
 
 
@@ -183,8 +186,10 @@ def frame_residual_mm(one: Observed, solution: Solution, stage: StageConfig) -> 
         landmarks=one.data.landmarks[:, :0],
         landmark_weight=one.data.landmark_weight[:, :0],
     )
+    state = solution.states[one.name]
+    state = replace(state, marks=state.marks[:, :0])
     with torch.no_grad():
-        found = normal_equations(solution.person, data, solution.states[one.name], stage)
+        found = normal_equations(solution.person, data, state, stage)
     face = torch.where(data.point_weight >= 0.99, found.residual_mm.abs(), torch.nan)
     return face.nanmedian(1).values.nan_to_num(torch.inf)
 
@@ -197,7 +202,7 @@ def finish_sequence(one: Observed, solution: Solution, config: TrackConfig) -> S
     z_exp = torch.where(ok[:, None], state.z_exp, prior.mean)
     if bool(ok.any()):
         state = spread_poses(state, ok)
-    pose = FrameState(z_exp, state.rotation, state.translation).pose(solution.person.scale)
+    pose = state.pose(solution.person.scale)
     return SequenceTrack(one.frames, z_exp, pose, residual, ok, one.fps)
 
 
@@ -229,6 +234,7 @@ def _once(path: Path, solution: Solution, work: Callable[[Solution], Solution]) 
         tensors[f"{index}.z_exp"] = state.z_exp
         tensors[f"{index}.rotation"] = state.rotation
         tensors[f"{index}.translation"] = state.translation
+        tensors[f"{index}.marks"] = state.marks
     save_tensors(path, tensors, format=UNIT_FORMAT, version=1, meta={"sequences": names})
     return done
 
@@ -237,7 +243,7 @@ def _load_unit(path: Path, solution: Solution) -> Solution:
     tensors, meta = load_tensors(path, format=UNIT_FORMAT, version=1)
     states = {
         name: FrameState(
-            tensors[f"{i}.z_exp"], tensors[f"{i}.rotation"], tensors[f"{i}.translation"]
+            *(tensors[f"{i}.{key}"] for key in ("z_exp", "rotation", "translation", "marks"))
         )
         for i, name in enumerate(meta["sequences"])
     }

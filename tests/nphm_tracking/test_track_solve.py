@@ -34,9 +34,12 @@ def scene() -> tuple[Person, FrameData, FrameState, FrameState]:
     person = Person(head, Z_GEO, torch.tensor(SCALE), marks, expression_prior(head))
     wrong = matrix_from_rotvec(torch.tensor([0.1, -0.08, 0.05]).expand(FRAMES, 3))
     start = FrameState(
-        torch.zeros(FRAMES, 4), true.pose.rotation @ wrong, true.pose.translation + 0.008
+        torch.zeros(FRAMES, 4),
+        true.pose.rotation @ wrong,
+        true.pose.translation + 0.008,
+        marks.expand(FRAMES, -1, -1),
     )
-    target = FrameState(true.z_exp, true.pose.rotation, true.pose.translation)
+    target = FrameState(true.z_exp, true.pose.rotation, true.pose.translation, seen)
     return person, data, start, target
 
 
@@ -46,6 +49,7 @@ def test_codes_and_poses_are_exact(scene: tuple) -> None:
     assert (found.z_exp - target.z_exp).abs().max() < 1e-3
     assert (found.translation - target.translation).norm(dim=1).max() < 1e-5
     assert rotation_error_deg(found.rotation, target.rotation).max() < 0.05
+    assert (found.marks - target.marks).abs().max() < 1e-4
 
 
 def test_a_batch_equals_its_frames_alone(scene: tuple) -> None:
@@ -90,7 +94,7 @@ def test_opposing_normals_are_ignored(scene: tuple) -> None:
         landmarks=data.landmarks[:, :0],
         landmark_weight=data.landmark_weight[:, :0],
     )
-    near = FrameState(target.z_exp, target.rotation, target.translation + 0.001)
+    near = replace(target, translation=target.translation + 0.001, marks=target.marks[:, :0])
     kept = solve_frames(replace(person, landmarks=person.landmarks[:0]), both, near, STAGE)
     assert (kept.translation - target.translation).norm(dim=1).max() < 1.5e-3
 

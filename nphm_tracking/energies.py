@@ -142,6 +142,20 @@ def linearise_surface(
     )
 
 
+def carried_landmarks(
+    canonical: Float[Tensor, "l 3"], slopes: Float[Tensor, "l 3 e"], z_exp: Float[Tensor, "t e"]
+) -> PosedLandmarks:
+    """canonical + slopes @ z_exp: for head models whose codes move landmarks linearly; ours."""
+    frames, count = len(z_exp), len(canonical)
+    eye = torch.eye(3, dtype=canonical.dtype, device=canonical.device)
+    return PosedLandmarks(
+        canonical + torch.einsum("lce,te->tlc", slopes, z_exp),
+        slopes.expand(frames, -1, -1, -1),
+        eye.expand(frames, count, 3, 3),
+        canonical.new_zeros(frames, count),
+    )
+
+
 def follow_landmarks(
     model: TrackableHead,
     marks: Float[Tensor, "t l 3"],

@@ -60,6 +60,11 @@ class TrackableHead(Protocol):
         """The posed surface as a Mesh in head space."""
         ...
 
+    @property
+    def landmark_slopes(self) -> Tensor | None:
+        """[l 3 e]: motion of the landmarks per unit code, or None where only B knows it."""
+        ...
+
     def checksum(self) -> str:
         """Names the weights."""
         ...
@@ -70,6 +75,14 @@ def canonical_landmarks(model: TrackableHead, z_geo: Float[Tensor, "g"]) -> Floa
     if not model.landmark_count:
         return z_geo.new_zeros(0, 3)
     return model.landmarks(z_geo)[list(used_landmarks(model.landmark_count))]
+
+
+def landmark_slopes(model: TrackableHead) -> Float[Tensor, "l 3 e"] | None:
+    """The used landmarks' motion per unit code, where the model knows it."""
+    slopes = model.landmark_slopes
+    if slopes is None or not model.landmark_count:
+        return None
+    return slopes[list(used_landmarks(model.landmark_count))]
 
 
 def expression_prior(model: TrackableHead) -> CodePrior:

@@ -18,7 +18,7 @@ from nphm_tracking.energies import (
     STEP_MAX,
     canonical_points,
     code_energy,
-    follow_landmarks,
+    carried_landmarks,
     landmark_residual,
     limited,
     robust_loss,
@@ -101,6 +101,9 @@ def followed(
     """
     if not state.marks.shape[1]:
         return state.marks, state.marks.new_zeros(state.marks.shape[:2], dtype=torch.bool)
+    if person.slopes is not None:
+        posed = person.posed_landmarks(state)
+        return posed.marks, posed.error < LOST_UNITS
     miss = landmark_residual(person.model, state.marks, person.landmarks, person.z_geo, state.z_exp)
     step = limited(-(inverse @ miss[..., None]).squeeze(-1), STEP_MAX)
     return state.marks + step, miss.detach().norm(dim=-1) < LOST_UNITS
@@ -109,10 +112,7 @@ def followed(
 def _mark_inverse(person: Person, state: FrameState) -> Float[Tensor, "t l 3 3"]:
     if not state.marks.shape[1]:
         return state.marks[..., None].expand(*state.marks.shape, 3)
-    posed = follow_landmarks(
-        person.model, state.marks, person.landmarks, person.z_geo, state.z_exp, rounds=1
-    )
-    return posed.inverse
+    return person.posed_landmarks(state, rounds=1).inverse
 
 
 def data_energy(
@@ -144,7 +144,7 @@ def data_energy(
 def landmark_bias(
     person: Person, data: FrameData, state: FrameState, limit_mm: float = 12.0
 ) -> Float[Tensor, "l 3"]:
-    """Personal landmark offsets: the median over frames of B(landmark) - canonical landmark.
+    """Personal landmark offsets: the median over frames of what canonical landmarks miss.
 
     A detector's idea of a landmark differs from the model's by a constant on each face (ours); what
     matters for expressions is the motion. Landmarks seen in no frame get 0; offsets are limited.
@@ -154,7 +154,10 @@ def landmark_bias(
     with torch.no_grad():
         observed = to_head(data.landmarks, state, person.scale)
         base = canonical_landmarks(person.model, person.z_geo)
-        error = landmark_residual(person.model, observed, base, person.z_geo, state.z_exp)
+        if person.slopes is not None:
+            error = observed - carried_landmarks(base, person.slopes, state.z_exp).marks
+        else:
+            error = landmark_residual(person.model, observed, base, person.z_geo, state.z_exp)
     seen = data.landmark_weight > 0
     missing = torch.where(seen[..., None], error, torch.nan)
     bias = missing.nanmedian(0).values.nan_to_num(0.0)

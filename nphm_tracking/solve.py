@@ -21,6 +21,7 @@ from nphm_tracking.energies import (
     LOST_UNITS,
     Linearised,
     PosedLandmarks,
+    carried_landmarks,
     follow_landmarks,
     limited,
     linearise_surface,
@@ -107,6 +108,16 @@ class Person:
     landmarks: Float[Tensor, "l 3"]
     """Canonical positions, personal bias included."""
     prior: CodePrior
+    slopes: Float[Tensor, "l 3 e"] | None = None
+    """Motion of the landmarks per unit code, where the head model knows it."""
+
+    def posed_landmarks(self, state: FrameState, rounds: int = 2) -> PosedLandmarks:
+        """The landmarks under the state's codes: by the slopes, else by inverting B."""
+        if self.slopes is not None:
+            return carried_landmarks(self.landmarks, self.slopes, state.z_exp)
+        return follow_landmarks(
+            self.model, state.marks, self.landmarks, self.z_geo, state.z_exp, rounds
+        )
 
 
 @dataclass(frozen=True)
@@ -191,9 +202,7 @@ def _chunk_equations(
     energy = (base * robust_loss(residual, stage.surface_scale_mm)).sum(1)
     marks, slope = state.marks, state.marks.new_zeros(*state.marks.shape, size)
     if data.landmarks.shape[1]:
-        posed = follow_landmarks(
-            person.model, state.marks, person.landmarks, person.z_geo, state.z_exp
-        )
+        posed = person.posed_landmarks(state)
         marks, slope = posed.marks, posed.slope
         extra = _landmark_terms(data, state, posed, stage, person.scale)
         hessian, gradient, energy = hessian + extra[0], gradient + extra[1], energy + extra[2]

@@ -21,6 +21,7 @@ from nphm_tracking.config import StageConfig, StageKind, TrackConfig
 from nphm_tracking.head import (
     TrackableHead,
     canonical_landmarks,
+    landmark_slopes,
     expression_prior,
     geometry_prior,
 )
@@ -61,7 +62,8 @@ def start_solution(model: TrackableHead, observed: list[Observed]) -> Solution:
         )
         for o in observed
     }
-    person = Person(model, geometry.mean.clone(), scale.clone(), landmarks, prior)
+    slopes = landmark_slopes(model) if len(landmarks) else None
+    person = Person(model, geometry.mean.clone(), scale.clone(), landmarks, prior, slopes)
     return Solution(person, torch.zeros_like(landmarks), states)
 
 

@@ -107,6 +107,7 @@ class HeadModel(nn.Module):
                 self.register_buffer(f"{kind}_{name}", getattr(stats, name))
         self.register_buffer("landmark_mean", torch.zeros(0, 3))
         self.register_buffer("landmark_basis", torch.zeros(0, 3, sizes.geo_global))
+        self.register_buffer("landmark_motion", torch.zeros(0, 3, sizes.exp))
         self.register_buffer("reference_points", torch.zeros(0, 3))
         self.register_buffer("reference_region", torch.zeros(0, dtype=torch.int64))
 
@@ -221,6 +222,15 @@ class HeadModel(nn.Module):
             )
         shared = z_geo[..., : self.sizes.geo_global]
         return self.landmark_mean + torch.einsum("lcg,...g->...lc", self.landmark_basis, shared)
+
+    @property
+    def landmark_slopes(self) -> Float[Tensor, "l 3 e"] | None:
+        """How far unit codes carry the landmarks, head units; None where the model does not know.
+
+        The open prior's codes are weights of linear shapes, so posed = canonical + slopes @ z_exp
+        (ours). Measured on the population, it keeps lids and brows that B blurs.
+        """
+        return self.landmark_motion if len(self.landmark_motion) else None
 
     def checksum(self) -> str:
         """Sixteen hex digits that name these weights; the same on any device or precision."""

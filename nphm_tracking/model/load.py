@@ -19,6 +19,14 @@ from nphm_tracking.model.published import read_published
 from nphm_tracking.model.sizes import HeadModelSizes
 
 FORMAT, VERSION = "nphm_tracking.head_model", 1
+OPTIONAL = (
+    "landmark_mean",
+    "landmark_basis",
+    "landmark_motion",
+    "reference_points",
+    "reference_region",
+)
+"""Buffers whose length the file decides."""
 
 
 def load_head_model(
@@ -71,7 +79,7 @@ def _load_own(path: Path) -> HeadModel:
         raise CheckpointError(f"{path} holds no mean anchors.", "Make or copy the file again.")
     model = HeadModel(sizes, anchors, tuple(meta["expression_names"]))
     model.region_names = tuple(meta["region_names"])
-    for name in ("landmark_mean", "landmark_basis", "reference_points", "reference_region"):
+    for name in OPTIONAL:
         if name in tensors:
             model.register_buffer(name, torch.zeros_like(tensors[name]))
     _fill(model, tensors, str(path))

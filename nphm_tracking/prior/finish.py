@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from npga.capture.synthetic.people import REGIONS
+from npga.capture.synthetic.people import EXPRESSIONS, REGIONS, People
 from npga.core.store import load_tensors
 from nphm_tracking.model.head_model import HeadModel
-from nphm_tracking.prior.data import BOX, PriorData, Rig
+from nphm_tracking.prior.data import BOX, PriorData, Rig, make_rig
 from nphm_tracking.prior.expressions import sample_expressions
 from nphm_tracking.prior.train import Trainee
 
@@ -59,6 +59,7 @@ def finished_model(trainee: Trainee, data: PriorData, rig: Rig, seed: int) -> He
     places = template_landmarks(rig, data.neutral)
     shared = codes[:, : model.sizes.geo_global]
     held["landmark_mean"], held["landmark_basis"] = linear_fit(shared, places)
+    held["landmark_motion"] = landmark_motion()
     inside = ((data.shape_mean > torch.tensor(BOX[0])) & (data.shape_mean < torch.tensor(BOX[1])))
     kept = inside.all(1)
     held["reference_points"] = data.neutral.mean(0)[kept]
@@ -67,6 +68,24 @@ def finished_model(trainee: Trainee, data: PriorData, rig: Rig, seed: int) -> He
         model.register_buffer(name, value.contiguous())
     model.region_names = REGIONS
     return model
+
+
+def landmark_motion(people: int = 4, seed: int = 11) -> Float[Tensor, "l 3 e"]:
+    """Mean motion of the landmarks under each control alone, over random people; ours.
+
+    Lids, lips and brows move linearly with the controls; the irises turn, so theirs is the chord.
+    """
+    population = People.load()
+    rig, rng = make_rig(population), np.random.default_rng(seed)
+    single = torch.eye(len(EXPRESSIONS))
+    total = torch.zeros(0)
+    for _ in range(people):
+        head = population.head(population.sample_identity(rng))
+        posed = torch.stack([head.posed(weights) for weights in single])
+        rest = template_landmarks(rig, head.posed(torch.zeros(len(EXPRESSIONS)))[None])
+        moved = template_landmarks(rig, posed) - rest
+        total = moved if not len(total) else total + moved
+    return (total / people).permute(1, 2, 0).contiguous()
 
 
 def linear_fit(

@@ -58,6 +58,7 @@ class AnalyticHead(nn.Module):
         z = (1 - x[keep] ** 2 - y[keep] ** 2).sqrt()
         self.directions = torch.stack([x[keep], y[keep], z], 1)
         self.landmark_count = len(self.directions)
+        self.landmark_slopes = None
 
     def radii(self, z_geo: Tensor) -> Tensor:
         return RADII.to(z_geo) * torch.exp(0.1 * z_geo)

@@ -30,12 +30,12 @@ class TermsConfig:
 class ScheduleConfig:
     """How long and on how much."""
 
-    steps: int = knob(6000, "optimiser steps")
+    steps: int = knob(12000, "optimiser steps")
     round_steps: int = knob(100, "steps on one pool of pairs; state is kept after each")
     pool_codes: int = knob(768, "people x expressions in a pool")
-    pool_points: int = knob(256, "pairs per code")
-    batch_codes: int = knob(32, "codes in a step")
-    rest_points: int = knob(96, "points per code in the cycle term")
+    pool_points: int = knob(128, "pairs per code")
+    batch_codes: int = knob(8, "codes in a step")
+    rest_points: int = knob(48, "points per code in the cycle term")
     learning_rate: float = knob(0.01, "peak rate of Adam; falls along a cosine to 1 %")
 
 

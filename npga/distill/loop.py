@@ -30,15 +30,15 @@ Observer = Callable[[int, dict[str, float]], None]
 class Schedule:
     """How long, how fast, on how much."""
 
-    steps: int = 1200
+    steps: int = 12000
     round_steps: int = 100
     """Steps on one pool of pairs."""
     pool_codes: int = 768
     """People x expressions in a pool."""
-    pool_points: int = 256
+    pool_points: int = 128
     """Pairs per code."""
-    batch_codes: int = 32
-    rest_points: int = 96
+    batch_codes: int = 8
+    rest_points: int = 48
     """Rest points per code for the cycle."""
     learning_rate: float = 1e-2
     warmup: int = 50

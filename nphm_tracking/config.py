@@ -66,15 +66,24 @@ class StageConfig:
 def default_stages() -> list[StageConfig]:
     """Keyframe, sequential, joint: what configs/track.yaml holds too."""
     return [
-        StageConfig(kind=StageKind.keyframe, frames=12, rounds=4, iterations=4, identity_steps=40),
-        StageConfig(kind=StageKind.sequential, iterations=10),
+        StageConfig(
+            kind=StageKind.keyframe,
+            frames=12,
+            points=300,
+            rounds=4,
+            iterations=4,
+            identity_steps=20,
+            identity_rate=0.05,
+        ),
+        StageConfig(kind=StageKind.sequential, points=300, iterations=6),
         StageConfig(
             kind=StageKind.joint,
-            frames=24,
+            frames=16,
+            points=300,
             rounds=1,
-            iterations=4,
-            identity_steps=40,
-            identity_rate=0.005,
+            iterations=3,
+            identity_steps=20,
+            identity_rate=0.02,
             smooth_code=0.02,
             smooth_pose=0.02,
         ),

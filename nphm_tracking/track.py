@@ -21,9 +21,9 @@ from nphm_tracking.config import StageConfig, StageKind, TrackConfig
 from nphm_tracking.head import (
     TrackableHead,
     canonical_landmarks,
-    landmark_slopes,
     expression_prior,
     geometry_prior,
+    landmark_slopes,
 )
 from nphm_tracking.identity import fit_identity, landmark_bias
 from nphm_tracking.keyframes import REST_WEIGHT, Keyframes, choose_keyframes, gather, scatter

@@ -85,9 +85,7 @@ class TorsoFollow(nn.Module):
         motion = (self.rest if rest is None else rest).inverse().compose(world_from_head)
         return torch.cat([rotvec_from_matrix(motion.rotation), motion.translation])
 
-    def forward(
-        self, world_from_head: Similarity, rest: Similarity | None = None
-    ) -> Similarity:
+    def forward(self, world_from_head: Similarity, rest: Similarity | None = None) -> Similarity:
         """world_from_torso for one head pose; `rest` is the take's, by default the avatar's."""
         rest = self.rest if rest is None else rest
         move = self.share @ self.head_motion(world_from_head, rest)

@@ -192,9 +192,9 @@ class Avatar(nn.Module):
     def prior_basis(self) -> Float[Tensor, "n 3 r"]:
         """F's basis at the canonical centres; kept until the avatar is trained again."""
         if self._basis is None or self.training:
-            self._basis = self.prior.basis(
-                self.means[None], self.omega[None], self.identity[None]
-            )[0]
+            self._basis = self.prior.basis(self.means[None], self.omega[None], self.identity[None])[
+                0
+            ]
         return self._basis
 
     def train(self, mode: bool = True) -> "Avatar":
@@ -230,9 +230,7 @@ class Avatar(nn.Module):
                 coefficients = self.prior.coefficients(z_exp[None], self.identity[None])
                 offset = combine(basis[None], coefficients)[0]
         offset = offset * (attachment * self.reach)[:, None]
-        residuals = self.detail(
-            self.features, self.means, condition
-        )
+        residuals = self.detail(self.features, self.means, condition)
         turn = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)
         means, quats, log_scales = blend_poses(
             self.means + offset + residuals.centre,
@@ -284,5 +282,3 @@ class Avatar(nn.Module):
     ) -> Float[Tensor, "c h w 3"]:
         """The refiner's picture from a rendering with features."""
         return self.refiner(image, alpha)
-
-

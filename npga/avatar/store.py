@@ -34,9 +34,7 @@ def save_avatar(path: str | Path, avatar: Avatar, *, prior_checksum: str, partic
     save_tensors(path, tensors, format=AVATAR_FORMAT, version=AVATAR_VERSION, meta=meta)
 
 
-def blank_avatar(
-    gaussians: int, sizes: AvatarSizes, prior: ForwardPrior
-) -> Avatar:
+def blank_avatar(gaussians: int, sizes: AvatarSizes, prior: ForwardPrior) -> Avatar:
     """An avatar of the right shapes with nothing in it, for weights to be loaded into."""
     start = CanonicalPoints(
         points=torch.zeros(gaussians, 3),

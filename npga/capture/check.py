@@ -67,8 +67,12 @@ def check_capture(
     chosen = [capture.sequence_files(name) for name in sequences] or list(capture.files)
     if not chosen:
         findings.append(
-            Finding(Severity.error, str(capture.root), "there is no sequence with videos.",
-                    "Download some, or see npga/capture for where they belong.")
+            Finding(
+                Severity.error,
+                str(capture.root),
+                "there is no sequence with videos.",
+                "Download some, or see npga/capture for where they belong.",
+            )
         )
     findings += _table_findings(capture)
     in_use = {serial for files in capture.files for serial in files.images}

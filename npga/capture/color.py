@@ -50,9 +50,7 @@ def expand_terms(rgb: NDArray[np.floating], count: int) -> NDArray[np.floating]:
     return np.stack([values[term] for term in TERMS[count].split()])
 
 
-def correct_exact(
-    image: NDArray[np.floating], matrix: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def correct_exact(image: NDArray[np.floating], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Correct sRGB colours [... 3] in 0..1 by a 3xT matrix; the slow twin, not clipped."""
     linear = linear_from_srgb(np.asarray(image, dtype=np.float64)).reshape(-1, 3).T
     corrected = matrix @ expand_terms(linear, matrix.shape[1])

@@ -1,7 +1,7 @@
 """Landmarks that were found ahead of time, one npz per sequence, beside the capture.
 
-    <root>/../landmarks/<participant>/<sequence>.npz
-    points [t c l 2] px at (width, height), confidence [t c l], frames [t], serials [c], size [2]
+<root>/../landmarks/<participant>/<sequence>.npz
+points [t c l 2] px at (width, height), confidence [t c l], frames [t], serials [c], size [2]
 """
 
 import os

@@ -62,7 +62,11 @@ def probe_sequence(files: SequenceFiles, calibrated: tuple[str, ...]) -> Sequenc
     if max(counts.values()) != counts[least]:
         log.warning(
             "%s: cameras have %d to %d frames; the first %d are used (shortest: %s).",
-            files.name, counts[least], max(counts.values()), counts[least], least,
+            files.name,
+            counts[least],
+            max(counts.values()),
+            counts[least],
+            least,
         )
     first = infos[serials[0]]
     return SequenceInfo(files.name, serials, counts[least], first.fps, first.width, first.height)

@@ -235,4 +235,3 @@ class Capture:
         name = self.sequence_files(sequence).name
         path = landmarks_path(self.root, self.participant, name)
         return read_landmarks(path) if path.exists() else None
-

@@ -1,9 +1,9 @@
 """Writes captures in the NeRSemble v2 layout, with mattes and clouds where the benchmark has them.
 
-    <root>/metadata_sequences.csv
-    <root>/<PPP>/calibration/{camera_params,color_calibration}.json
-    <root>/<PPP>/sequences/<SEQ>/{images,alpha_maps}/cam_<SERIAL>.mp4, pointclouds/frame_%05d.pcd
-    <root>/<PPP>/sequences/BACKGROUND/image_<SERIAL>.jpg
+<root>/metadata_sequences.csv
+<root>/<PPP>/calibration/{camera_params,color_calibration}.json
+<root>/<PPP>/sequences/<SEQ>/{images,alpha_maps}/cam_<SERIAL>.mp4, pointclouds/frame_%05d.pcd
+<root>/<PPP>/sequences/BACKGROUND/image_<SERIAL>.jpg
 """
 
 import csv

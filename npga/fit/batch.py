@@ -157,9 +157,7 @@ class FitData:
         batch = self.batch(index, shuffled[: sampling.cameras_per_step])
         return replace(batch, window=random_window(batch.matte, sampling.window, generator))
 
-    def stream(
-        self, start: int, sampling: "Sampling", device: torch.device
-    ) -> Iterator[FitBatch]:
+    def stream(self, start: int, sampling: "Sampling", device: torch.device) -> Iterator[FitBatch]:
         """The batches of steps `start`, `start` + 1, ... without end."""
         for step in itertools.count(start):
             yield self.at_step(step, sampling).to(device)
@@ -175,9 +173,7 @@ class Sampling:
     seed: int
 
 
-def random_window(
-    matte: Float[Tensor, "c h w"], side: int, generator: torch.Generator
-) -> Window:
+def random_window(matte: Float[Tensor, "c h w"], side: int, generator: torch.Generator) -> Window:
     """A square window whose centre lies on the matte of the batch, moved inside the picture."""
     height, width = matte.shape[1:]
     box_h, box_w = min(side, height), min(side, width)

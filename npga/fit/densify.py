@@ -118,17 +118,13 @@ class Densifier:
             posed = avatar.pose(
                 batch.z_exp, batch.world_from_head, batch.torso, with_features=False
             )
-            best = torch.maximum(
-                best, contributions(posed, batch.cameras, backend=self.backend)
-            )
+            best = torch.maximum(best, contributions(posed, batch.cameras, backend=self.backend))
         self.state.contribution = torch.maximum(FORGET * self.state.contribution, best)
         self.state.probes += 1
 
     def _one_camera(self, index: int, generator: torch.Generator) -> FitBatch:
         cameras = len(self.data.sequences[self.data.places[index][0]].cameras)
-        return self.data.batch(
-            index, [int(torch.randint(cameras, (1,), generator=generator))]
-        )
+        return self.data.batch(index, [int(torch.randint(cameras, (1,), generator=generator))])
 
     def _worth_keeping(self, avatar: Avatar) -> Bool[Tensor, " n"]:
         """Neither faint nor, after two probes, useless; at least 16 always stay."""

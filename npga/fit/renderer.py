@@ -46,9 +46,7 @@ class Renderer:
         whole = Window(0, 0, cameras.width, cameras.height)
         window = whole if window is None else window
         background = self.avatar.background(self.background)
-        raster = rasterize(
-            posed.gaussians, cameras, background=background, backend=self.backend
-        )
+        raster = rasterize(posed.gaussians, cameras, background=background, backend=self.backend)
         raw = raster.image[..., :3]
         if not self.refine:
             return Rendered(raster, raw, raw, whole)

@@ -101,9 +101,7 @@ def run(config: FitConfig) -> None:
     )
 
 
-def open_session(
-    config: FitConfig, inputs: Inputs, data: FitData, device: torch.device
-) -> Session:
+def open_session(config: FitConfig, inputs: Inputs, data: FitData, device: torch.device) -> Session:
     """Avatar, optimiser and the rest at step 0."""
     avatar = start_avatar(
         config, inputs.capture, inputs.track, inputs.model, inputs.prior, data

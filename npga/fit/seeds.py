@@ -176,9 +176,7 @@ def seed_avatar(
         around = hull_seeds(surface, neutral, rest, seed)
     inside = inner_seeds(int(INNER_SHARE * count), seed + 1, mouth, eyes)
     foci = torch.cat([eyes, mouth[None]])
-    on_surface = surface_seeds(
-        surface, count - len(around.points) - len(inside), seed, foci
-    )
+    on_surface = surface_seeds(surface, count - len(around.points) - len(inside), seed, foci)
     head = torch.cat([on_surface, inside])
     colors = nearest_colors(head, cloud) if clouds else seen_in(head, neutral)[1]
     seeds = ColoredPoints(head, colors).join(around)

@@ -127,9 +127,11 @@ def evaluate(
     region = rig.template.region
     names = {name: (region == REGIONS.index(name)) for name in REGIONS}
     face = torch.stack([names[n] for n in FACE]).any(0)
-    face &= torch.zeros(len(region)).index_fill_(
-        0, rig.template.faces[rig.level > 0].reshape(-1), 1.0
-    ).bool()
+    face &= (
+        torch.zeros(len(region))
+        .index_fill_(0, rig.template.faces[rig.level > 0].reshape(-1), 1.0)
+        .bool()
+    )
     surface, landmarks, unmoved = [], [], []
     missed: dict[str, list[Tensor]] = {"fitted": [], "true": []}
     for person in track_progress(held_out_people(people, rig, count, expressions), "held-out"):

@@ -12,9 +12,7 @@ from npga.capture.synthetic.people import EXPRESSIONS
 NEUTRAL_SHARE, SINGLE_SHARE = 0.15, 0.25
 MIRROR = np.array(
     [
-        EXPRESSIONS.index(
-            n.replace("Left", "#").replace("Right", "Left").replace("#", "Right")
-        )
+        EXPRESSIONS.index(n.replace("Left", "#").replace("Right", "Left").replace("#", "Right"))
         for n in EXPRESSIONS
     ]
 )

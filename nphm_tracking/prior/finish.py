@@ -28,9 +28,7 @@ def landmarks_file() -> Path:
     return Path(str(files("nphm_tracking") / "assets" / "landmarks_on_template.safetensors"))
 
 
-def template_landmarks(
-    rig: Rig, vertices: Float[Tensor, "p v 3"]
-) -> Float[Tensor, "p l 3"]:
+def template_landmarks(rig: Rig, vertices: Float[Tensor, "p v 3"]) -> Float[Tensor, "p l 3"]:
     """Where the landmarks lie on heads of the template's topology."""
     spots, _ = load_tensors(landmarks_file(), format=LANDMARK_FORMAT, version=1)
     corners = vertices[:, rig.template.faces[spots["face"]]]
@@ -60,7 +58,7 @@ def finished_model(trainee: Trainee, data: PriorData, rig: Rig, seed: int) -> He
     shared = codes[:, : model.sizes.geo_global]
     held["landmark_mean"], held["landmark_basis"] = linear_fit(shared, places)
     held["landmark_motion"] = landmark_motion()
-    inside = ((data.shape_mean > torch.tensor(BOX[0])) & (data.shape_mean < torch.tensor(BOX[1])))
+    inside = (data.shape_mean > torch.tensor(BOX[0])) & (data.shape_mean < torch.tensor(BOX[1]))
     kept = inside.all(1)
     held["reference_points"] = data.neutral.mean(0)[kept]
     held["reference_region"] = rig.template.region[kept]

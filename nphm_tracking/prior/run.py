@@ -35,9 +35,7 @@ def run(config: PriorConfig) -> None:
         log = train(trainee, data, rig, config, folder)
         model = finished_model(trainee, data, rig, config.seed)
         report = evaluate(model, people, rig, count=config.heldout)
-        save_head_model(
-            folder / "head_model.safetensors", model, note={"made_by": "npga prior"}
-        )
+        save_head_model(folder / "head_model.safetensors", model, note={"made_by": "npga prior"})
         write_json(
             folder / "report.json",
             {"held_out_mm": report.to_meta(), "settings": settings, "log": log},

@@ -7,8 +7,19 @@ from npga.capture.color import TERMS, ColorCorrection, correct_exact, expand_ter
 from npga.core.errors import CaptureError
 
 GOLDEN = {
-    3: 3.3, 4: 7.3, 5: 8.58, 7: 13.5, 8: 14.99, 10: 23.19, 11: 24.89, 14: 33.937, 16: 24.959,
-    17: 41.959, 19: 31.449, 20: 51.449, 22: 33.542,
+    3: 3.3,
+    4: 7.3,
+    5: 8.58,
+    7: 13.5,
+    8: 14.99,
+    10: 23.19,
+    11: 24.89,
+    14: 33.937,
+    16: 24.959,
+    17: 41.959,
+    19: 31.449,
+    20: 51.449,
+    22: 33.542,
 }
 """Terms of (0.2, 0.5, 0.7) times 1, 2, ... T, summed; made with colour-science 0.4.7."""
 

@@ -133,7 +133,10 @@ def test_the_calibration_may_name_another_size(tiny):
 def test_cameras_come_in_the_official_order():
     assert rig_order(sorted(OFFICIAL)) == OFFICIAL
     assert rig_order(["999999999", "111111111", "222200037", "222200042"]) == [
-        "222200042", "222200037", "111111111", "999999999",
+        "222200042",
+        "222200037",
+        "111111111",
+        "999999999",
     ]
 
 
@@ -171,8 +174,11 @@ def test_sequences_are_found_by_their_beginning(tiny):
 @pytest.mark.parametrize(
     "name, key",
     [
-        ("EXP-2-eyes", "EXP-2"), ("EXP-6-tongue-1", "EXP-6"), ("FREE", "FREE"),
-        ("EMO-1-shout+laugh", "EMO-1"), ("SEN-10-port_strong_smokey", "SEN-10"),
+        ("EXP-2-eyes", "EXP-2"),
+        ("EXP-6-tongue-1", "EXP-6"),
+        ("FREE", "FREE"),
+        ("EMO-1-shout+laugh", "EMO-1"),
+        ("SEN-10-port_strong_smokey", "SEN-10"),
     ],
 )
 def test_sequence_keys_end_at_the_number(name: str, key: str):

@@ -34,15 +34,11 @@ def everything(session):
 
 
 def save(session, folder, done):
-    save_state(
-        folder, done, session.avatar, session.poses, session.optimizer, session.densifier
-    )
+    save_state(folder, done, session.avatar, session.poses, session.optimizer, session.densifier)
 
 
 def load(session, folder):
-    return load_state(
-        folder, session.avatar, session.poses, session.optimizer, session.densifier
-    )
+    return load_state(folder, session.avatar, session.poses, session.optimizer, session.densifier)
 
 
 @pytest.mark.parametrize("mode", [PriorMode.frozen, PriorMode.finetune])

@@ -88,9 +88,7 @@ def test_infers_published_sizes(checkpoint: Path) -> None:
 
 
 def test_refuses_damaged_checkpoints(checkpoint: Path, tmp_path: Path) -> None:
-    held = torch.load(
-        checkpoint / "checkpoints" / "checkpoint_epoch_2500.tar", weights_only=True
-    )
+    held = torch.load(checkpoint / "checkpoints" / "checkpoint_epoch_2500.tar", weights_only=True)
     anchors = checkpoint / "anchors_65.npy"
     lost = {**held, "id_decoder": dict(held["id_decoder"])}
     del lost["id_decoder"]["mlp_pos.2.bias"]

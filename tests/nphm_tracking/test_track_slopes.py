@@ -75,7 +75,9 @@ def test_codes_are_found_from_landmarks_alone(person: Person):
         linked=torch.zeros(1),
     )
     eye = torch.eye(3).expand(2, 3, 3)
-    state = FrameState(torch.zeros_like(truth), eye.clone(), shift, person.landmarks.expand(2, -1, -1))
+    state = FrameState(
+        torch.zeros_like(truth), eye.clone(), shift, person.landmarks.expand(2, -1, -1)
+    )
     stage = StageConfig(iterations=12, code=1e-4, sparsity=1e-3)
     found = solve_frames(person, data, state, stage)
     assert float((found.z_exp - truth).abs().max()) < 0.12

@@ -1,6 +1,6 @@
 """Random ARKit weights that a face could show; ours.
 
-A sixth neutral, a quarter single actions, the rest several at once, mostly symmetric. Actions that
+A tenth neutral, half a few actions at a time, the rest many at once, mostly symmetric. Actions that
 exclude each other are not combined, and mouthClose never exceeds jawOpen.
 """
 
@@ -9,7 +9,9 @@ from jaxtyping import Float
 
 from npga.capture.synthetic.people import EXPRESSIONS
 
-NEUTRAL_SHARE, SINGLE_SHARE = 0.15, 0.25
+NEUTRAL_SHARE, FEW_SHARE = 0.12, 0.45
+FEW = 4
+"""At most so many actions in the second kind, at high weight: every action is learned by itself."""
 MIRROR = np.array(
     [
         EXPRESSIONS.index(n.replace("Left", "#").replace("Right", "Left").replace("#", "Right"))
@@ -26,6 +28,7 @@ EXCLUSIVE = (
     ("mouthFunnel", "mouthPress", "mouthRoll"),
     ("browDown", "browOuterUp"),
 )
+HUSHED = 0.1
 JAW, CLOSE, TONGUE = (EXPRESSIONS.index(n) for n in ("jawOpen", "mouthClose", "tongueOut"))
 
 
@@ -36,13 +39,14 @@ def sample_expressions(rng: np.random.Generator, count: int) -> Float[np.ndarray
     for row, chance in zip(weights, kind, strict=True):
         if chance < NEUTRAL_SHARE:
             continue
-        if chance < NEUTRAL_SHARE + SINGLE_SHARE:
-            action = rng.integers(len(EXPRESSIONS))
-            row[action] = rng.uniform(0.2, 1.0)
+        if chance < NEUTRAL_SHARE + FEW_SHARE:
+            chosen = rng.choice(len(row), rng.integers(1, FEW + 1), replace=False)
+            row[chosen] = rng.uniform(0.2, 1.0, len(chosen))
             if rng.random() < 0.6:
-                row[MIRROR[action]] = row[action]
+                row[:] = np.maximum(row, row[MIRROR])
         else:
             _combine(rng, row)
+        _exclude(row)
         row[CLOSE] = min(row[CLOSE], row[JAW])
         if row[TONGUE] > 0:
             row[JAW] = max(row[JAW], 0.4 * row[TONGUE])
@@ -55,14 +59,22 @@ def _combine(rng: np.random.Generator, row: np.ndarray) -> None:
     if rng.random() < 0.7:
         row[:] = np.maximum(row, row[MIRROR]) if rng.random() < 0.8 else row[MIRROR]
     row[JAW] = rng.beta(1.0, 1.4) if rng.random() < 0.5 else row[JAW]
-    for group in EXCLUSIVE:
-        for side in ("Left", "Right", ""):
-            members = [
-                i for i, n in enumerate(EXPRESSIONS) if n.startswith(group) and n.endswith(side)
-            ]
-            heads = {next(g for g in group if EXPRESSIONS[i].startswith(g)) for i in members}
-            kept = rng.choice(sorted(heads)) if len(heads) > 1 else None
-            for i in members:
-                if kept is not None and not EXPRESSIONS[i].startswith(kept):
-                    row[i] *= 0.0 if row[i] < 0.15 else 0.15
     row[TONGUE] = row[TONGUE] if rng.random() < 0.3 else 0.0
+
+
+def _exclude(row: np.ndarray) -> None:
+    """Of actions that exclude each other on one side, keep the strongest kind, hush the others."""
+    for group in EXCLUSIVE:
+        for side in ("Left", "Right"):
+            kinds = {kind: _members(kind, side) for kind in group}
+            strongest = max(group, key=lambda kind: row[kinds[kind]].max())
+            for kind, members in kinds.items():
+                if kind != strongest:
+                    row[members] *= HUSHED
+
+
+def _members(kind: str, side: str) -> list[int]:
+    """Actions of a kind that act on a side: its own and those of both sides."""
+    other = "Right" if side == "Left" else "Left"
+    found = [i for i, n in enumerate(EXPRESSIONS) if n.startswith(kind)]
+    return [i for i in found if not EXPRESSIONS[i].endswith(other)]

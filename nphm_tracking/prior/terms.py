@@ -36,7 +36,7 @@ def prior_terms(
     around = model.sdf(volume, z_geo[: batch.pure])
     miss = (batch.posed + to_canonical - batch.canonical).square().sum(-1)
     found = {
-        "correspondence": (batch.trust * (miss + 1e-8).sqrt()).sum() / batch.trust.sum(),
+        "correspondence": (batch.trust * (miss + 1e-8).sqrt()).mean(),
         "surface": on_surface.abs().mean(),
         "distance": _distance(around, batch.distance),
         "anchors": (anchors - true_anchors).square().sum(-1).mean(),

@@ -149,7 +149,7 @@ def _say_row(row: dict[str, float], config: PriorConfig, seconds: float) -> None
     weights = config.weights
     millimetres = row.get("correspondence", 0.0) / (weights.correspondence or 1) * 250
     rest = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k != "step")
-    say(f"step {row['step']:.0f}  {seconds:.0f} s  canonical error {millimetres:.2f} mm  {rest}")
+    say(f"step {row['step']:.0f}  {seconds:.0f} s  weighted error {millimetres:.2f} mm  {rest}")
 
 
 def _require_finite(total: Tensor, terms: dict[str, Tensor], step: int) -> None:

@@ -1,5 +1,6 @@
 """The whole tracker on the analytic head: truth recovered, failures flagged, resume identical."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ STAGES = [
         kind=StageKind.keyframe,
         frames=9,
         rounds=3,
-        points=400,
+        points=250,
         iterations=4,
         identity_steps=60,
         identity_rate=0.05,
@@ -27,11 +28,11 @@ STAGES = [
         code=1e-4,
         sparsity=1e-4,
     ),
-    StageConfig(kind=StageKind.sequential, points=400, iterations=8, code=1e-4, sparsity=1e-4),
+    StageConfig(kind=StageKind.sequential, points=250, iterations=8, code=1e-4, sparsity=1e-4),
     StageConfig(
         kind=StageKind.joint,
         frames=12,
-        points=400,
+        points=250,
         iterations=4,
         identity_steps=60,
         identity_rate=0.02,
@@ -45,9 +46,18 @@ STAGES = [
 CONFIG = TrackConfig(capture="memory", out="unused", stages=STAGES, points_min=50)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The analytic head's arrays are small: a second thread only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def capture() -> AnalyticCapture:
-    return analytic_capture({"EXP-1": 12, "FREE": 16}, broken={"FREE": (5, 6)})
+    return analytic_capture({"EXP-1": 8, "FREE": 12}, broken={"FREE": (5, 6)})
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +100,7 @@ def test_frames_without_points_are_flagged_not_invented(tracked: Track) -> None:
     assert bool((free.z_exp[5] == 0).all())
     assert torch.isinf(free.residual_mm[5])
     assert bool(free.z_exp.isfinite().all())
-    assert len(free.good()) == 14
+    assert len(free.good()) == 10
 
 
 def test_torso_is_the_mean_of_good_poses(tracked: Track) -> None:
@@ -100,13 +110,13 @@ def test_torso_is_the_mean_of_good_poses(tracked: Track) -> None:
 
 
 def test_interrupted_run_resumes_to_the_same_numbers(
-    tracked: Track,
-    capture: AnalyticCapture,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    capture: AnalyticCapture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = list(capture.truths)
-    config = replace(CONFIG, report=False)
+    short = [replace(s, identity_steps=5, iterations=2, rounds=1, frames=4) for s in STAGES]
+    config = replace(CONFIG, report=False, every=3, stages=short)
+    (tmp_path / "whole").mkdir()
+    whole = track_capture(capture, names, AnalyticHead(), config, tmp_path / "whole")
     real, calls = track_module._sequence, []
 
     def interrupted(*given: object) -> object:
@@ -115,17 +125,19 @@ def test_interrupted_run_resumes_to_the_same_numbers(
             raise KeyboardInterrupt
         return real(*given)
 
+    folder = tmp_path / "resumed"
+    folder.mkdir()
     monkeypatch.setattr(track_module, "_sequence", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        track_capture(capture, names, AnalyticHead(), config, tmp_path)
-    kept = {p.name for p in (tmp_path / "state").iterdir()}
+        track_capture(capture, names, AnalyticHead(), config, folder)
+    kept = {p.name for p in (folder / "state").iterdir()}
     assert kept == {"1-keyframe.safetensors", "2-sequential-0.safetensors"}
     monkeypatch.setattr(track_module, "_sequence", real)
     monkeypatch.setattr(track_module, "_identity", _only_joint(track_module._identity))
-    again = track_capture(capture, names, AnalyticHead(), config, tmp_path)
-    assert torch.equal(again.z_geo, tracked.z_geo)
+    again = track_capture(capture, names, AnalyticHead(), config, folder)
+    assert torch.equal(again.z_geo, whole.z_geo)
     for name in names:
-        one, other = again.sequences[name], tracked.sequences[name]
+        one, other = again.sequences[name], whole.sequences[name]
         assert torch.equal(one.z_exp, other.z_exp)
         assert torch.equal(one.world_from_head.rotation, other.world_from_head.rotation)
 
@@ -150,7 +162,8 @@ def test_without_landmarks_the_cloud_aligns(capture: AnalyticCapture, tmp_path: 
 
 def test_a_capture_without_any_good_frame_is_refused(tmp_path: Path) -> None:
     capture = analytic_capture({"EXP-1": 4}, noise_mm=30.0)
-    config = replace(CONFIG, report=False, residual_max_mm=1.0)
+    short = [replace(s, identity_steps=2, iterations=1, rounds=1) for s in STAGES]
+    config = replace(CONFIG, report=False, residual_max_mm=1.0, stages=short)
     with pytest.raises(TrackError, match="No frame was tracked|enough"):
         track_capture(capture, ["EXP-1"], AnalyticHead(), config, tmp_path)
 

@@ -30,13 +30,35 @@ class CodePrior:
 class TrackableHead(Protocol):
     """The members of `HeadModel` that tracking uses (tests bring an analytic head)."""
 
-    geo_size: int
-    app_size: int
-    exp_size: int
-    landmark_count: int
-    exp_stats: Any
-    """mean, std, lower, upper of expression codes."""
-    geo_stats: Any
+    @property
+    def geo_size(self) -> int:
+        """Length of z_geo."""
+        ...
+
+    @property
+    def app_size(self) -> int:
+        """Length of z_app."""
+        ...
+
+    @property
+    def exp_size(self) -> int:
+        """Length of z_exp."""
+        ...
+
+    @property
+    def landmark_count(self) -> int:
+        """Landmarks whose canonical place is known; 0 for none."""
+        ...
+
+    @property
+    def exp_stats(self) -> Any:  # noqa: ANN401
+        """mean, std, lower, upper of expression codes."""
+        ...
+
+    @property
+    def geo_stats(self) -> Any:  # noqa: ANN401
+        """The same of geometry codes."""
+        ...
 
     def compress(self, z_geo: Tensor) -> Tensor:
         """[b g] -> [b i]: the identity condition of the backward field."""

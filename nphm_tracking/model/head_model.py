@@ -77,6 +77,9 @@ class ReferencePoints:
 class HeadModel(nn.Module):
     """The whole model; make one with ``load_head_model``, or untrained with sizes and anchors."""
 
+    landmark_motion: Tensor
+    """[l 3 e] or [0 3 e]; see `landmark_slopes`."""
+
     def __init__(
         self,
         sizes: HeadModelSizes,

@@ -75,7 +75,7 @@ def default_stages() -> list[StageConfig]:
             identity_steps=20,
             identity_rate=0.05,
         ),
-        StageConfig(kind=StageKind.sequential, points=300, iterations=6),
+        StageConfig(kind=StageKind.sequential, points=400, iterations=10),
         StageConfig(
             kind=StageKind.joint,
             frames=16,

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_path.py [--capture ../shared/captures/nersemble_like] [--out runs/path]
 
-Participant 031 is tracked fitted at 275x401 and driven by her own held-out
-FREE and by 054's FREE; every command runs in a process of its own, as a user would run it. The
+Participant 031 is tracked, fitted at 275x401 and driven by the held-out FREE of 031 and by the
+FREE of 054; every command runs in a process of its own, as a user would run it. The
 baseline is the same avatar frozen in its mean expression, with the same poses, in the same run.
 """
 
@@ -84,7 +84,8 @@ def main() -> None:
         "data": "rendered captures 031 and 054 (see README, credits)",
         "split": "FREE held out; cameras " + ", ".join(HELD_OUT) + " held out",
         "resolution": [401, 275],
-        "frames": f"every {args.every}. frame tracked, all 13 training cameras; every 2. of FREE evaluated",
+        "frames": f"every {args.every}. frame tracked and fitted; every 2. of FREE evaluated",
+        "cameras": "13 for training",
         "seed": 0,
         "commands": ["npga " + " ".join(words) for _, words in lines],
         "evaluate": metrics["protocol"],

@@ -24,7 +24,7 @@ hook = install_import_hook(checkable_modules(), "typecheck.checked")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,10 @@ class TorsoFollow(nn.Module):
     head has turned and moved from the same rest pose; the share starts at 0 (a still torso).
     """
 
+    scale: Tensor
+    rotation: Tensor
+    translation: Tensor
+
     def __init__(self, rest: Similarity) -> None:
         super().__init__()
         self.register_buffer("scale", rest.scale.detach().clone())

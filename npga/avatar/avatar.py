@@ -101,6 +101,15 @@ class Avatar(nn.Module):
     CONSTANT_ROWS = ("reach",)
     """Buffers with one row per Gaussian."""
 
+    reach: Tensor
+    identity: Tensor
+    neck_lower: Tensor
+    neck_upper: Tensor
+    expression_mean: Tensor
+    expression_lower: Tensor
+    expression_upper: Tensor
+    expression_neutral: Tensor
+
     def __init__(
         self,
         start: CanonicalPoints,

@@ -70,6 +70,14 @@ class ForwardPrior(nn.Module):
     `head_model_checksum` names the head model F belongs to.
     """
 
+    point_mean: Tensor
+    point_scale: Tensor
+    expression_mean: Tensor
+    expression_scale: Tensor
+    identity_mean: Tensor
+    identity_scale: Tensor
+    offset_scale: Tensor
+
     def __init__(
         self,
         expression_size: int,

@@ -36,6 +36,10 @@ class Neighbourhood:
 class CanonicalField(nn.Module):
     """Anchors, local geometry networks, and colour networks that hear them through a bottleneck."""
 
+    mean_anchors: Tensor
+    member_set: Tensor
+    mirror: Tensor
+
     def __init__(self, sizes: HeadModelSizes, mean_anchors: Float[Tensor, "a 3"]) -> None:
         """Random weights around given mean anchors (head units)."""
         super().__init__()

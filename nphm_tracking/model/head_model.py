@@ -80,6 +80,20 @@ class HeadModel(nn.Module):
     landmark_motion: Tensor
     """[l 3 e] or [0 3 e]; see `landmark_slopes`."""
 
+    bounds: Tensor
+    exp_mean: Tensor
+    exp_std: Tensor
+    exp_lower: Tensor
+    exp_upper: Tensor
+    geo_mean: Tensor
+    geo_std: Tensor
+    geo_lower: Tensor
+    geo_upper: Tensor
+    landmark_mean: Tensor
+    landmark_basis: Tensor
+    reference_points: Tensor
+    reference_region: Tensor
+
     def __init__(
         self,
         sizes: HeadModelSizes,

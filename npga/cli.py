@@ -10,6 +10,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from npga.core.errors import ConfigError, NpgaError, OutputError
 
@@ -167,7 +168,7 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
     )
 
 
-def _load(place: str) -> "type":
+def _load(place: str) -> Any:  # noqa: ANN401  a class or a function
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
 

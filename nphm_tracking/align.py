@@ -84,7 +84,7 @@ def align_cloud(
     Assumes the subject upright (+y) and facing the cameras' mean centre. Trimmed ICP: the nearer 70
     % of the points count. Raises TrackError where the scale leaves the range of heads.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     if len(points_world) < 100:
         raise TrackError(
@@ -100,7 +100,7 @@ def align_cloud(
         use = head[:, 1] > low
         if int(use.sum()) < 50:
             break
-        distance, index = cKDTree(tree_source.numpy()).query(head[use].numpy())
+        distance, index = KDTree(tree_source.numpy()).query(head[use].numpy())
         distance = torch.from_numpy(distance)
         near = distance <= distance.quantile(0.7)
         source = tree_source[torch.from_numpy(index)][near]

@@ -186,7 +186,7 @@ def follow_landmarks(
         miss = pushed.detach()[:, :3] - target
         step = -(inverse @ miss[..., None]).squeeze(-1)
         held = held + limited(step, STEP_MAX)
-    slope = -inverse @ torch.stack(slopes, 1)
+    slope = -(inverse @ torch.stack(slopes, 1))  # pyright: ignore[reportPossiblyUnbound]
     return PosedLandmarks(
         held.reshape(shape),
         slope.reshape(*shape, -1),

@@ -21,6 +21,7 @@ class Refiner(nn.Module):
         super().__init__()
         last = nn.Conv2d(width, 3, 3, padding=1)
         nn.init.zeros_(last.weight)
+        assert last.bias is not None
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(
             nn.Conv2d(3 + feature_channels + 1, width, 3, padding=1),

@@ -17,6 +17,8 @@ from npga.core.errors import OutputError
 from npga.core.progress import say
 
 FINGERPRINT = "fingerprint.json"
+LEAST_FREE_BYTES = 100_000_000
+"""No command starts with less room than this for its output."""
 
 
 @contextmanager
@@ -36,6 +38,7 @@ def output_dir(
             f"{out} exists already, and results are never silently replaced.",
             "Give another out=..., or overwrite=true to replace it.",
         )
+    require_space(out.parent, LEAST_FREE_BYTES, str(out))
     wanted = json.loads(json.dumps(fingerprint, sort_keys=True, default=str))
     _prepare(partial, wanted, overwrite=overwrite, resumable=resumable)
     try:

@@ -33,6 +33,7 @@ def _unreadable(path: Path, error: Exception) -> CaptureError:
 def probe_video(path: str | Path) -> VideoInfo:
     """Size, rate and claimed length; raises CaptureError for what is no readable video."""
     import av
+    from av.error import FFmpegError
 
     path = Path(path)
     try:
@@ -40,13 +41,14 @@ def probe_video(path: str | Path) -> VideoInfo:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             return VideoInfo(stream.width, stream.height, rate, stream.frames)
-    except (av.error.FFmpegError, OSError, IndexError) as error:
+    except (FFmpegError, OSError, IndexError) as error:
         raise _unreadable(path, error) from None
 
 
 def read_video(path: str | Path) -> Iterator[ImageArray]:
     """All frames in order as uint8 RGB; raises CaptureError where decoding fails."""
     import av
+    from av.error import FFmpegError
 
     path = Path(path)
     try:
@@ -55,7 +57,7 @@ def read_video(path: str | Path) -> Iterator[ImageArray]:
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
                 yield frame.to_ndarray(format="rgb24")
-    except (av.error.FFmpegError, OSError, IndexError) as error:
+    except (FFmpegError, OSError, IndexError) as error:
         raise _unreadable(path, error) from None
 
 

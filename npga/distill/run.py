@@ -44,6 +44,7 @@ SHEET_SEED = 7919
 def run(config: DistillConfig) -> None:
     """Distil F and judge it; raises NpgaError subclasses for what cannot be used."""
     began = time.perf_counter()
+    device = resolve_device(config.device)
     model = load_head_model(config.head_model)
     checksum = model.checksum()
     tracks = [load_track(path) for path in config.tracks]
@@ -58,7 +59,7 @@ def run(config: DistillConfig) -> None:
         out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
     ) as folder:
         seed_everything(config.seed)
-        model = model.to(resolve_device(config.device))
+        model = model.to(device)
         mesh = people.average_surface(model, config.surface_resolution)
         sampler = training_sampler(config, model, mesh, tracks)
         forward = train(config, sampler, folder / STATE_FILE, checksum)

@@ -6,6 +6,10 @@ one, as those of upper and lower lip do. Condition: 16-d compression of the iden
 Letters: *b people or frames, n points, i identity, e expression, h hyper coordinates.
 """
 
+# torch types every attribute of a module as Tensor | Module, which these rules trip over
+# pyright: reportIndexIssue=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false
+
 import math
 
 import torch

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from npga.capture.synthetic.people import EXPRESSIONS, REGIONS, Head, People, Template
@@ -206,7 +206,8 @@ def volume_samples(
     free = rng.random(count) < 0.15
     points[free] = rng.uniform(low, high, size=(int(free.sum()), 3))
     points = points.clip(low, high)
-    distance, index = cKDTree(surface).query(points, k=3)
+    found_distance, found_index = KDTree(surface).query(points, k=3)
+    distance, index = np.asarray(found_distance), np.asarray(found_index)
     offset = points[:, None] - surface[index]
     side = np.einsum("nkc,nkc->nk", offset, normals[index]).sum(1)
     # Very near the surface the plane of the nearest sample is a better distance than the sample.

@@ -54,7 +54,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """On another device."""
         held = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in held.items()})
+        return Batch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in held.items()})  # pyright: ignore[reportArgumentType]
 
 
 FAR_POINTS = 16

@@ -6,6 +6,10 @@ coordinates learned the same correspondences in a quarter of the steps (250 step
 0.62 mm instead of 1.07 mm).
 """
 
+# torch types every attribute of a module as Tensor | Module, which these rules trip over
+# pyright: reportIndexIssue=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false
+
 import math
 
 import torch

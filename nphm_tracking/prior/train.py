@@ -45,7 +45,7 @@ class Trainee(nn.Module):
     @property
     def z_geo(self) -> Tensor:
         """Geometry codes of the training people."""
-        return torch.cat([self.shared, self.local], dim=1)
+        return torch.cat([self.get_buffer("shared"), self.local], dim=1)
 
     def appearance(self, skin: Tensor) -> Tensor:
         """z_app of known skin and hair colours: they are its global part, the rest is zero."""

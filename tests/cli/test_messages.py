@@ -137,15 +137,11 @@ def test_a_bare_word(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_checkpoint_of_another_version(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    path = tmp_path / "avatar.safetensors"
-    save_tensors(path, {"a": torch.zeros(1)}, format="npga.avatar", version=99, meta={})
-    text = refused(
-        capsys,
-        "render",
-        f"avatar={path}",
-        f"track={tmp_path / 'track'}",
-        f"out={tmp_path / 'x.mp4'}",
+    path = tmp_path / "head_model.safetensors"
+    save_tensors(
+        path, {"a": torch.zeros(1)}, format="nphm_tracking.head_model", version=99, meta={}
     )
+    text = refused(capsys, "distill", f"head_model={path}", f"out={tmp_path / 'o'}")
     assert "version 99" in text
 
 
@@ -208,6 +204,6 @@ def test_no_traceback_in_a_real_process_and_the_import_is_light():
 
 
 def test_a_prior_is_stored_whole(tmp_path: Path):
-    prior = ForwardPrior(exp_size=5, identity_size=4, width=8, depth=2)
-    save_prior(tmp_path / "prior.safetensors", prior, head_model_checksum="abc")
+    prior = ForwardPrior(5, 4, width=8, depth=2)
+    save_prior(tmp_path / "prior.safetensors", prior, "abc")
     assert [p.name for p in tmp_path.iterdir()] == ["prior.safetensors"]

@@ -1,0 +1,1 @@
+"""The compiled CPU back-end: projection, tile lists and blending as numba kernels."""

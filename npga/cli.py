@@ -153,6 +153,9 @@ def _dispatch(words: list[str]) -> int:
                 f"npga {name} --help lists them.",
             )
     config = compose_config(schema, name.replace(" ", "_"), rest)
+    from npga.core.device import flush_denormals
+
+    flush_denormals()
     _load(command.function)(config)
     return 0
 

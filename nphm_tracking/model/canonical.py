@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nphm_tracking.model.backward import SHARPNESS
-from nphm_tracking.model.ensemble import LocalNetworks, RowPlan
+from nphm_tracking.model.ensemble import LocalNetworks, MemberCodes, RowPlan
 from nphm_tracking.model.sizes import HeadModelSizes
 
 
@@ -122,23 +122,13 @@ class CanonicalField(nn.Module):
         """Signed distance (head units) and, where ``z_app`` is given, colour (nominally -1..1)."""
         s = self.sizes
         seen = self.neighbourhood(canonical, self.anchors(z_geo))
-        codes = self._member_codes(z_geo, s.geo_global, s.geo_local)
-        bias = self.sdf_networks.member_bias(codes, self.member_set).flatten(0, 1)[seen.row]
-        value, hidden = self.sdf_networks(seen.local, bias, seen.plan, self.softplus)
+        codes = MemberCodes(z_geo, s.geo_global, self.member_set)
+        value, hidden = self.sdf_networks(seen.local, codes, seen.row, seen.plan, self.softplus)
         sdf = (value.reshape(seen.weight.shape) * seen.weight).sum(-1)
         if z_app is None:
             return sdf, None
         told = self.widen(self.relu(self.narrow(hidden)))
-        codes = self._member_codes(z_app, s.app_global, s.app_local)
-        bias = self.color_networks.member_bias(codes, self.member_set).flatten(0, 1)[seen.row]
-        color, _ = self.color_networks(told, bias, seen.plan, self.relu)
+        codes = MemberCodes(z_app, s.app_global, self.member_set)
+        color, _ = self.color_networks(told, codes, seen.row, seen.plan, self.relu)
         color = color.reshape(*seen.weight.shape, 3)
         return sdf, (color * seen.weight[..., None]).sum(-2)
-
-    def _member_codes(
-        self, code: Float[Tensor, "b c"], shared: int, own: int
-    ) -> Float[Tensor, "b m d"]:
-        """[global, local] per member; every sample keeps its own global part."""
-        count = self.sizes.member_count
-        common = code[:, None, :shared].expand(-1, count, -1)
-        return torch.cat([common, code[:, shared:].reshape(len(code), count, own)], dim=-1)

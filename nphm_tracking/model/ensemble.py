@@ -2,7 +2,8 @@
 
 Each row of work is one (query, member) pair. Rows are sorted by weight set and cut into blocks of
 equal length, so that all members run as one batched matrix product per layer. What the codes add to
-the first layer is the same for all rows of a member and is computed once per member.
+the first layer is the same for all rows of a member and is computed once per member, unless there are
+fewer rows than members (one query per head, as in Jacobians).
 
 Letters: r rows (query x member), m members, s weight sets, b people, i o layer widths.
 """
@@ -53,6 +54,35 @@ class RowPlan:
         return blocks.flatten(0, 1)[self.slot]
 
 
+@dataclass(frozen=True)
+class MemberCodes:
+    """Codes [global | one local part per member] of ``b`` people; each keeps its own global part."""
+
+    code: Float[Tensor, "b c"]
+    shared: int
+    """Length of the global part."""
+    member_set: Int[Tensor, "m"]
+    """Weight set of each member."""
+
+    @property
+    def row_count(self) -> int:
+        """Rows of a table with one row per person and member."""
+        return len(self.code) * len(self.member_set)
+
+    def of_members(self) -> Float[Tensor, "b m d"]:
+        """[global, local] of every member."""
+        people, count = len(self.code), len(self.member_set)
+        common = self.code[:, None, : self.shared].expand(-1, count, -1)
+        own = self.code[:, self.shared :].reshape(people, count, -1)
+        return torch.cat([common, own], dim=-1)
+
+    def of_rows(self, row: Int[Tensor, "r"]) -> Float[Tensor, "r d"]:
+        """The same for rows b * m + member of the table alone."""
+        common = self.code[:, : self.shared][row // len(self.member_set)]
+        own = self.code[:, self.shared :].reshape(self.row_count, -1)
+        return torch.cat([common, own[row]], dim=-1)
+
+
 class LocalNetworks(nn.Module):
     """``set_count`` MLPs of one shape. The first layer sees codes, then the row's own input."""
 
@@ -74,23 +104,28 @@ class LocalNetworks(nn.Module):
                 nn.Parameter(torch.zeros(set_count, fan_out).uniform_(-bound, bound))
             )
 
-    def member_bias(
-        self, codes: Float[Tensor, "b m c"], member_set: Int[Tensor, "m"]
-    ) -> Float[Tensor, "b m o"]:
-        """The part of the first layer that depends on codes alone."""
-        first = self.weights[0][:, :, : self.code_size][member_set]
-        return torch.einsum("bmc,moc->bmo", codes, first) + self.biases[0][member_set]
-
     def forward(
         self,
         rows: Float[Tensor, "r i"],
-        row_bias: Float[Tensor, "r o"],
+        codes: MemberCodes,
+        row: Int[Tensor, "r"],
         plan: RowPlan,
         activation: nn.Module,
     ) -> tuple[Float[Tensor, "r out"], Float[Tensor, "r o"]]:
-        """Outputs, and the last hidden layer before its activation."""
-        chosen = self.weights[0][:, :, self.code_size :][plan.block_set]
-        hidden = plan.spread(row_bias) + torch.bmm(plan.spread(rows), chosen.mT)
+        """Outputs, and the last hidden layer before its activation; ``row`` picks the codes."""
+        first = self.weights[0]
+        if len(row) < codes.row_count:
+            given = plan.spread(torch.cat([codes.of_rows(row), rows], dim=1))
+            hidden = torch.baddbmm(
+                self.biases[0][plan.block_set][:, None], given, first[plan.block_set].mT
+            )
+        else:
+            told = torch.einsum(
+                "bmc,moc->bmo", codes.of_members(), first[:, :, : self.code_size][codes.member_set]
+            )
+            told = (told + self.biases[0][codes.member_set]).flatten(0, 1)[row]
+            own = first[:, :, self.code_size :][plan.block_set]
+            hidden = plan.spread(told) + torch.bmm(plan.spread(rows), own.mT)
         for weight, bias in zip(list(self.weights)[1:-1], list(self.biases)[1:-1], strict=True):
             hidden = torch.baddbmm(
                 bias[plan.block_set][:, None], activation(hidden), weight[plan.block_set].mT

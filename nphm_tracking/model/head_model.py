@@ -237,8 +237,8 @@ class HeadModel(nn.Module):
                 "This head model knows no landmarks (published checkpoints have none).",
                 "Track it with point clouds, or use the open prior for landmarks.",
             )
-        shared = z_geo[..., : self.sizes.geo_global]
-        return self.landmark_mean + torch.einsum("lcg,...g->...lc", self.landmark_basis, shared)
+        known = z_geo[..., : self.landmark_basis.shape[-1]]
+        return self.landmark_mean + torch.einsum("lcg,...g->...lc", self.landmark_basis, known)
 
     @property
     def landmark_slopes(self) -> Float[Tensor, "l 3 e"] | None:

@@ -64,6 +64,11 @@ class HeadModelSizes:
         return self.anchor_count + 1
 
     @property
+    def midline_count(self) -> int:
+        """Anchors without a mirror image."""
+        return self.anchor_count - 2 * self.pair_count
+
+    @property
     def set_count(self) -> int:
         """Weight sets: pairs share one."""
         return self.member_count - self.pair_count

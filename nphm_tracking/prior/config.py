@@ -10,12 +10,12 @@ from npga.core.errors import ConfigError
 class PriorSizesConfig:
     """Sizes of the open prior; what is not here is as in the published model."""
 
-    geo_global: int = knob(64, "length of the global geometry code: so many PCA shapes")
-    geo_local: int = knob(8, "length of each anchor's geometry code")
-    identity: int = knob(24, "length of the identity condition of the backward field")
-    backward_width: int = knob(128, "width of the backward field")
+    geo_global: int = knob(96, "length of the global geometry code: so many PCA shapes")
+    identity: int = knob(64, "length of the identity condition of the backward field")
+    anchor_width: int = knob(128, "width of the network that places the anchors")
+    backward_width: int = knob(192, "width of the backward field")
     backward_depth: int = knob(6, "hidden layers of the backward field")
-    sdf_width: int = knob(40, "width of the local geometry networks")
+    sdf_width: int = knob(48, "width of the local geometry networks")
     sdf_depth: int = knob(3, "hidden layers of the local geometry networks")
     color_width: int = knob(16, "width of the local colour networks")
 
@@ -26,13 +26,14 @@ class PriorWeightsConfig:
 
     correspondence: float = knob(5.0, "distance to the true canonical point (head units)")
     surface: float = knob(2.0, "|SDF| of posed surface points")
+    near: float = knob(2.0, "|SDF - true distance| on and by the neutral surface")
     distance: float = knob(3.0, "|SDF - true distance| around neutral heads")
     normal: float = knob(0.1, "SDF gradient against the true normal")
     color: float = knob(0.2, "L1 of the albedo")
     anchors: float = knob(7.5, "squared distance of predicted anchors")
     hyper: float = knob(0.5, "omega against its label (what jaw and lids carry along)")
     outside: float = knob(0.02, "offsets far from the head")
-    code: float = knob(0.001, "squared norm of the local geometry codes")
+    eikonal: float = knob(0.05, "length of the SDF's gradient around the surface against 1")
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,16 @@ class PriorConfig:
 
     out: str = knob("out/prior", "folder to write: head_model.safetensors, report.json")
     overwrite: bool = knob(False, "replace an existing out folder")
-    people: int = knob(320, "training people")
+    people: int = knob(640, "training people")
     heldout: int = knob(10, "people only used for the report")
     volume_points: int = knob(6000, "points with known distance per person")
-    steps: int = knob(6000, "optimiser steps")
+    steps: int = knob(20000, "optimiser steps")
     heads: int = knob(48, "heads (person and expression) per step")
     correspondence_points: int = knob(64, "posed points with known canonical place per head")
-    surface_points: int = knob(16, "posed surface points per head")
+    surface_points: int = knob(20, "posed, and neutral, surface points per head")
     distance_points: int = knob(32, "points with known distance per head")
-    normal_points: int = knob(4, "neutral surface points with a normal term per head")
-    rate: float = knob(4e-3, "peak learning rate of the networks (cosine decay)")
-    code_rate: float = knob(4e-3, "peak learning rate of the local geometry codes")
+    normal_points: int = knob(3, "neutral surface points with a normal term per head")
+    rate: float = knob(3e-3, "peak learning rate of the networks (cosine decay)")
     seed: int = knob(0, "seed of people, batches and initial weights")
     save_every: int = knob(500, "steps between saved states")
     device: str = knob("auto", "auto, cpu or cuda")

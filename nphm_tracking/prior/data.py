@@ -19,6 +19,9 @@ from npga.capture.synthetic.people import EXPRESSIONS, REGIONS, Head, People, Te
 from npga.core.mesh import Mesh
 from npga.core.progress import track_progress
 from npga.core.rotations import matrix_from_rotvec
+from nphm_tracking.model.sizes import HeadModelSizes
+from nphm_tracking.prior.anchors import select_anchors
+from nphm_tracking.prior.patches import COEFFICIENTS, Patches, make_patches
 
 BOX = ((-0.6, -0.68, -0.75), (0.6, 0.68, 0.5))
 """Where the prior is trained, head units; below lie the shoulders."""
@@ -31,6 +34,8 @@ DRAW = {
 }  # fmt: skip
 """How often a triangle of each region is drawn, beside the root of its area."""
 SURFACE_SAMPLES = 50_000
+RIDGE = 1e-4
+"""Keeps local codes finite where patches overlap."""
 HYPER_SCALE = 0.2
 """omega of what the jaw (the lids) carries entirely; 0 for what it leaves in place."""
 
@@ -48,8 +53,13 @@ class PriorData:
     volume_label: Float[Tensor, "p m 2"]
     """Hyper label of the nearest surface."""
     shape_mean: Float[Tensor, "v 3"]
-    shape_code: Float[Tensor, "p g"]
-    """PCA coefficients of the neutral heads (see ``scaled_shapes``)."""
+    shape_basis: Float[Tensor, "g v 3"]
+    """What a global geometry coefficient moves (see ``scaled_shapes``)."""
+    code: Float[Tensor, "p c"]
+    """Geometry codes: global, then local per anchor; neutral = mean + what they move, exactly."""
+    anchors: Float[Tensor, "p a 3"]
+    """Where the global part of the code puts the anchors."""
+    anchors_mean: Float[Tensor, "a 3"]
 
     @property
     def people(self) -> int:
@@ -158,35 +168,60 @@ def _albedo(template: Template) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "v 
 
 
 def make_data(
-    people: People, rig: Rig, *, count: int, volume_points: int, shapes: int, seed: int
+    people: People, rig: Rig, *, count: int, volume_points: int, sizes: HeadModelSizes, seed: int
 ) -> PriorData:
-    """Draw ``count`` people and precompute what does not change during training."""
+    """Draw ``count`` people, code them, and precompute what does not change during training."""
     rng = np.random.default_rng(seed)
     heads = [people.head(people.sample_identity(rng)) for _ in range(count)]
-    neutral = torch.stack([h.neutral for h in heads])
-    centres = torch.stack([h.eye_centres for h in heads])
-    mean, code = scaled_shapes(neutral, rig, shapes)
+    drawn = torch.stack([h.neutral for h in heads])
     # In many dimensions nobody is near the average: pull every second person towards it.
     pull = torch.ones(count, 1, 1)
     pull[1::2, 0, 0] = torch.from_numpy(rng.uniform(0.0, 1.0, size=count // 2)).float()
-    neutral = mean + pull * (neutral - mean)
-    centres = centres.mean(0) + pull * (centres - centres.mean(0))
-    code = pull[:, 0] * code
+    mean, basis, shared = scaled_shapes(drawn, rig, sizes.geo_global)
+    drawn, shared = mean + pull * (drawn - mean), pull[:, 0] * shared
+    anchors = select_anchors(rig.template, sizes.pair_count, sizes.midline_count)
+    patches = make_patches(rig.template, mean, anchors, sizes)
+    global_part = mean + torch.einsum("pg,gvc->pvc", shared, basis)
+    local = local_codes(drawn - global_part, patches, rig) + patches.draw(rng, count)
+    neutral = global_part + patches.moved(local)
+    spare = local.new_zeros(count, 1, sizes.geo_local)
     pools = [
         volume_samples(rig, person, volume_points, rng)
         for person in track_progress(neutral, "distances to the neutral heads")
     ]
     skin = rng.normal(size=(count, 6)).clip(-2, 2) * 0.6 + rng.normal(size=(count, 1)) * 0.7
+    eyes = (rig.template.left_eye, rig.template.right_eye)
     return PriorData(
         neutral=neutral,
-        eye_centres=centres,
+        eye_centres=torch.stack([neutral[:, index].mean(1) for index in eyes], dim=1),
         skin=torch.from_numpy(skin).float(),
         volume_points=torch.stack([p for p, _, _ in pools]),
         volume_distance=torch.stack([d for _, d, _ in pools]),
         volume_label=torch.stack([label for _, _, label in pools]),
         shape_mean=mean,
-        shape_code=code,
+        shape_basis=basis,
+        code=torch.cat([shared, torch.cat([local, spare], dim=1).flatten(1)], dim=1),
+        anchors=global_part[:, anchors],
+        anchors_mean=mean[anchors],
     )
+
+
+def local_codes(
+    rest: Float[Tensor, "p v 3"], patches: Patches, rig: Rig
+) -> Float[Tensor, "p a j"]:
+    """The local codes that come nearest to given displacements (ridge regression)."""
+    matrix = patches.dense()
+    weight = vertex_weights(rig).repeat_interleave(3)
+    weighted = matrix * weight
+    gram = weighted @ matrix.T + RIDGE * weight.mean() * torch.eye(len(matrix))
+    found = torch.linalg.solve(gram, weighted @ rest.flatten(1).T)
+    return found.T.reshape(len(rest), len(patches.kinship), COEFFICIENTS)
+
+
+def vertex_weights(rig: Rig) -> Float[Tensor, "v"]:
+    """How often a vertex's triangles are drawn."""
+    weight = torch.zeros(len(rig.template.neutral))
+    return weight.index_add_(0, rig.template.faces.reshape(-1), rig.draw.repeat_interleave(3))
 
 
 def volume_samples(
@@ -222,17 +257,18 @@ def volume_samples(
 
 def scaled_shapes(
     neutral: Float[Tensor, "p v 3"], rig: Rig, count: int
-) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "p g"]]:
-    """Mean head, and PCA coefficients whose spread is the root of the shape's own (first one: 1).
+) -> tuple[Float[Tensor, "v 3"], Float[Tensor, "g v 3"], Float[Tensor, "p g"]]:
+    """Mean head, PCA shapes, and coefficients whose spread is the root of the shape's own.
 
     Vertices count by their drawing chance. Unit spread for all would shout the smallest shapes and
-    networks would learn people by heart; their true spread would hush them.
+    networks would learn people by heart; their true spread would hush them. The first one has 1.
     """
     mean = neutral.mean(0)
-    weight = torch.zeros(neutral.shape[1])
-    weight.index_add_(0, rig.template.faces.reshape(-1), rig.draw.repeat_interleave(3))
-    spread = ((neutral - mean) * weight.sqrt()[:, None]).flatten(1).double()
+    away = (neutral - mean).flatten(1)
+    spread = (away * vertex_weights(rig).sqrt().repeat_interleave(3)).double()
     values, vectors = torch.linalg.eigh(spread @ spread.T)
     top, size = vectors[:, -count:].flip(1), values[-count:].flip(0).clamp_min(0)
     loudness = (size / size[0]) ** 0.25
-    return mean, (top * len(neutral) ** 0.5 * loudness).float()
+    code = top * len(neutral) ** 0.5 * loudness
+    basis = torch.linalg.lstsq(code, away.double()).solution.float()
+    return mean, basis.reshape(count, -1, 3), code.float()

@@ -14,13 +14,14 @@ from torch import Tensor
 from npga.capture.synthetic.people import EXPRESSIONS, REGIONS, People
 from npga.core.store import load_tensors
 from nphm_tracking.model.head_model import HeadModel
+from nphm_tracking.model.sizes import HeadModelSizes
+from nphm_tracking.prior.anchors import select_anchors
 from nphm_tracking.prior.data import BOX, PriorData, Rig, make_rig
 from nphm_tracking.prior.expressions import sample_expressions
+from nphm_tracking.prior.patches import make_patches
 from nphm_tracking.prior.train import Trainee
 
 LANDMARK_FORMAT = "nphm_tracking.template_landmarks"
-RIDGE = 1e-2
-"""Keeps the regression of landmarks on codes stable for few people."""
 
 
 def landmarks_file() -> Path:
@@ -39,7 +40,7 @@ def template_landmarks(rig: Rig, vertices: Float[Tensor, "p v 3"]) -> Float[Tens
 def finished_model(trainee: Trainee, data: PriorData, rig: Rig, seed: int) -> HeadModel:
     """The trained model with everything that tracking needs beside the weights."""
     model = trainee.model.cpu().eval().requires_grad_(False)
-    codes = trainee.z_geo.detach().cpu()
+    codes = data.code
     expressions = sample_expressions(np.random.default_rng([seed, 3]), 4000)
     weights = torch.from_numpy(expressions).float()
     spread = codes.std(0).clamp_min(1e-3)
@@ -54,13 +55,11 @@ def finished_model(trainee: Trainee, data: PriorData, rig: Rig, seed: int) -> He
         "geo_upper": codes.mean(0) + 4 * spread,
         "bounds": torch.tensor(BOX),
     }
-    places = template_landmarks(rig, data.neutral)
-    shared = codes[:, : model.sizes.geo_global]
-    held["landmark_mean"], held["landmark_basis"] = linear_fit(shared, places)
+    held["landmark_mean"], held["landmark_basis"] = landmark_shapes(data, rig, model.sizes)
     held["landmark_motion"] = landmark_motion()
     inside = (data.shape_mean > torch.tensor(BOX[0])) & (data.shape_mean < torch.tensor(BOX[1]))
     kept = inside.all(1)
-    held["reference_points"] = data.neutral.mean(0)[kept]
+    held["reference_points"] = data.shape_mean[kept]
     held["reference_region"] = rig.template.region[kept]
     for name, value in held.items():
         model.register_buffer(name, value.contiguous())
@@ -86,14 +85,14 @@ def landmark_motion(people: int = 4, seed: int = 11) -> Float[Tensor, "l 3 e"]:
     return (total / people).permute(1, 2, 0).contiguous()
 
 
-def linear_fit(
-    codes: Float[Tensor, "p g"], places: Float[Tensor, "p l 3"]
-) -> tuple[Float[Tensor, "l 3"], Float[Tensor, "l 3 g"]]:
-    """Least-squares places = mean + basis @ code (ridge on the basis)."""
-    people, size = codes.shape
-    known = torch.cat([torch.ones(people, 1), codes], dim=1).double()
-    gram = known.T @ known
-    gram[1:, 1:] += RIDGE * people * torch.eye(size, dtype=gram.dtype)
-    solved = torch.linalg.solve(gram, known.T @ places.flatten(1).double()).float()
-    mean = solved[0].reshape(-1, 3)
-    return mean, solved[1:].T.reshape(*mean.shape, size)
+def landmark_shapes(
+    data: PriorData, rig: Rig, sizes: HeadModelSizes
+) -> tuple[Float[Tensor, "l 3"], Float[Tensor, "l 3 c"]]:
+    """Landmarks of the mean head, and how geometry codes move them: exact, heads are linear."""
+    anchors = select_anchors(rig.template, sizes.pair_count, sizes.midline_count)
+    patches = make_patches(rig.template, data.shape_mean, anchors, sizes)
+    local = patches.dense().reshape(-1, len(data.shape_mean), 3)
+    spare = local.new_zeros(sizes.geo_local, *local.shape[1:])
+    moved = template_landmarks(rig, torch.cat([data.shape_basis, local, spare]))
+    mean = template_landmarks(rig, data.shape_mean[None])[0]
+    return mean, moved.permute(1, 2, 0)

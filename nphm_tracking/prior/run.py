@@ -13,7 +13,7 @@ from nphm_tracking.prior.config import PriorConfig
 from nphm_tracking.prior.data import PriorData, Rig, make_data, make_rig
 from nphm_tracking.prior.evaluate import evaluate
 from nphm_tracking.prior.finish import finished_model
-from nphm_tracking.prior.train import STATE, new_trainee, train
+from nphm_tracking.prior.train import STATE, new_trainee, prior_sizes, train
 
 DATA, DATA_FORMAT, DATA_VERSION = "data.safetensors", "nphm_tracking.prior_data", 1
 
@@ -59,7 +59,7 @@ def _data(people: People, rig: Rig, config: PriorConfig, folder: Path) -> PriorD
         rig,
         count=config.people,
         volume_points=config.volume_points,
-        shapes=config.sizes.geo_global,
+        sizes=prior_sizes(config),
         seed=config.seed,
     )
     save_tensors(path, data.tensors(), format=DATA_FORMAT, version=DATA_VERSION, meta={})

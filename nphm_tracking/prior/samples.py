@@ -37,6 +37,12 @@ class Batch:
     """Points on the posed level set, half of them moved off it a little."""
     height: Float[Tensor, "b m"]
     """How far they were moved along the normal: their distance."""
+    near: Float[Tensor, "b m 3"]
+    """Points on and around the neutral level set."""
+    near_height: Float[Tensor, "b m"]
+    """Their signed distance."""
+    near_label: Float[Tensor, "b m 2"]
+    """omega to query them with."""
     volume: Float[Tensor, "q k 3"]
     """Points around the neutral heads of the pure ones."""
     distance: Float[Tensor, "q k"]
@@ -48,6 +54,9 @@ class Batch:
     normal_label: Float[Tensor, "b j 2"]
     color: Float[Tensor, "b j 3"]
     """Albedo at ``at_normal``, -1..1."""
+    around: Float[Tensor, "b i 3"]
+    """Points around the neutral level set, where the SDF's gradient has length 1."""
+    around_label: Float[Tensor, "b i 2"]
     far: Float[Tensor, "b f 3"]
     """Points far from the head, where nothing should move."""
 
@@ -57,13 +66,13 @@ class Batch:
         return Batch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in held.items()})  # pyright: ignore[reportArgumentType]
 
 
-FAR_POINTS = 16
-HEIGHT = 0.006
-"""Spread of the small moves off the surface, head units."""
-SLOW = 0.01
-"""Errors are divided by SLOW + the point's own motion (head units), and points that move are drawn
-more often: brows move 3 mm in few expressions, the jaw 40 mm in half of them, and a plain mean over
-all points never learns lids and brows."""
+FAR_POINTS = 8
+HEIGHT, NEAR_HEIGHT = 0.006, 0.012
+"""Spread of the small moves off the posed and the neutral surface, head units."""
+SLOW = 0.03
+"""Errors are divided by 1 + the point's own motion / SLOW (head units), and points that move are
+drawn more often: brows move 3 mm in few expressions, the jaw 40 mm in half of them, and a plain mean
+over all points never learns lids and brows."""
 MOVING_SHARE = 0.6
 PURE_SHARE = 1 / 3
 """Heads that are one person of the data; the others mix two, so that identities never repeat."""
@@ -98,8 +107,11 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
     rows = torch.randint(data.volume_points.shape[1], (pure, per_head), generator=torch_rng)
     labelled = torch.from_numpy(rng.random(heads) < 0.5).float()[:, None, None]
     on_surface, out_of_it, _ = level.on(posed)
-    off = torch.rand(level.shape, generator=torch_rng) < 0.5
-    height = torch.randn(level.shape, generator=torch_rng).clamp(-2, 2) * HEIGHT * off
+    height = _height(level.shape, HEIGHT, torch_rng)
+    near = _spots(rig, rig.level, heads, config.surface_points, torch_rng)
+    at_near, normal_near, _ = near.on(neutral)
+    near_height = _height(near.shape, NEAR_HEIGHT, torch_rng)
+    around = _height(with_normal.shape, 3 * NEAR_HEIGHT, torch_rng)
     hyper = rig.hyper.expand(heads, -1, -1)
     low, high = torch.tensor(BOX)
     far = low + (high - low) * torch.rand(heads, FAR_POINTS, 3, generator=torch_rng)
@@ -114,6 +126,9 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
         label=spots.blend(hyper),
         surface=on_surface + height[..., None] * out_of_it,
         height=height,
+        near=at_near + near_height[..., None] * normal_near,
+        near_height=near_height,
+        near_label=near.blend(hyper) * labelled,
         volume=data.volume_points[owner, rows],
         distance=data.volume_distance[owner, rows],
         volume_label=data.volume_label[owner, rows] * labelled[:pure],
@@ -121,6 +136,8 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
         normal=normal,
         normal_label=with_normal.blend(hyper) * labelled,
         color=_albedo_at(rig, with_normal, data.skin[person[:, 0]]) * 2 - 1,
+        around=at_normal + around[..., None] * normal,
+        around_label=with_normal.blend(hyper) * labelled,
         far=far * 1.2,
     )
 
@@ -160,6 +177,12 @@ def _albedo_at(rig: Rig, spots: "Spots", skin: Float[Tensor, "b 6"]) -> Float[Te
     base = spots.blend(rig.albedo_base.expand(heads, -1, -1))
     mix = spots.blend(rig.albedo_mix.expand(heads, -1, -1))
     return (base + torch.einsum("bnk,bkc->bnc", mix, rig.tones(skin))).clamp(0.02, 0.98)
+
+
+def _height(shape: tuple[int, int], spread: float, rng: torch.Generator) -> Float[Tensor, "b n"]:
+    """0 for half of the points, else about ``spread`` to either side."""
+    off = torch.rand(shape, generator=rng) < 0.5
+    return torch.randn(shape, generator=rng).clamp(-2, 2) * spread * off
 
 
 def _reach(shape: tuple[int, int], rng: torch.Generator) -> Float[Tensor, "b n"]:

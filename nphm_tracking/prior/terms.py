@@ -32,20 +32,22 @@ def prior_terms(
     hyper_posed, hyper_surface, _ = hyper.split(counts, dim=1)
     surface = torch.cat([batch.surface + to_surface, hyper_surface], dim=-1)
     volume = torch.cat([batch.volume, batch.volume_label], dim=-1)
-    on_surface = model.sdf(surface, z_geo) - batch.height
+    near = torch.cat([batch.near, batch.near_label], dim=-1)
+    found_sdf = model.sdf(torch.cat([surface, near], dim=1), z_geo)
+    on_surface, at_near = found_sdf.split([surface.shape[1], near.shape[1]], dim=1)
     around = model.sdf(volume, z_geo[: batch.pure])
     miss = (batch.posed + to_canonical - batch.canonical).square().sum(-1)
     found = {
         "correspondence": (batch.trust * (miss + 1e-8).sqrt()).mean(),
-        "surface": on_surface.abs().mean(),
+        "surface": (on_surface - batch.height).abs().mean(),
+        "near": (at_near - batch.near_height).abs().mean(),
         "distance": _distance(around, batch.distance),
         "anchors": (anchors - true_anchors).square().sum(-1).mean(),
         "hyper": (hyper_posed - batch.label).abs().mean(),
         "outside": at_far.norm(dim=-1).mean(),
-        "code": z_geo[: batch.pure, model.sizes.geo_global :].square().sum(-1).mean(),
     }
-    if weights.normal or weights.color:
-        found["normal"], found["color"] = _normal_and_color(model, batch, z_geo, z_app)
+    if weights.normal or weights.color or weights.eikonal:
+        found |= _slope_and_color(model, batch, z_geo, z_app)
     return {k: getattr(weights, k) * v for k, v in found.items() if getattr(weights, k)}
 
 
@@ -54,15 +56,21 @@ def _distance(found: Tensor, true: Tensor) -> Tensor:
     return ((found - true).abs() / (1 + 15 * true.abs())).mean()
 
 
-def _normal_and_color(
+def _slope_and_color(
     model: HeadModel, batch: Batch, z_geo: Tensor, z_app: Tensor
-) -> tuple[Tensor, Tensor]:
-    """SDF gradient against the unit normal (which also makes it a distance), and albedo."""
+) -> dict[str, Tensor]:
+    """SDF gradient against the true normal and against length 1, and albedo."""
+    count = batch.at_normal.shape[1]
+    label = torch.cat([batch.normal_label, batch.around_label], dim=1)
     with torch.enable_grad():
-        place = batch.at_normal.detach().requires_grad_()
-        query = torch.cat([place, batch.normal_label], dim=-1)
+        place = torch.cat([batch.at_normal, batch.around], dim=1).detach().requires_grad_()
+        query = torch.cat([place, label], dim=-1)
         sdf, color = model.canonical_field(query, z_geo, z_app)
         (gradient,) = torch.autograd.grad(sdf.sum(), place, create_graph=True)
     if color is None:
         raise NpgaError("The colour field gave no colour.", "Report this as a bug.")
-    return (gradient - batch.normal).norm(dim=-1).mean(), (color - batch.color).abs().mean()
+    return {
+        "normal": (gradient[:, :count] - batch.normal).norm(dim=-1).mean(),
+        "eikonal": (gradient[:, count:].norm(dim=-1) - 1).abs().mean(),
+        "color": (color[:, :count] - batch.color).abs().mean(),
+    }

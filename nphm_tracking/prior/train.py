@@ -18,9 +18,9 @@ from npga.core.errors import CheckpointError
 from npga.core.progress import bar, say
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.model.sizes import HeadModelSizes
-from nphm_tracking.prior.anchors import select_anchors
 from nphm_tracking.prior.config import PriorConfig
 from nphm_tracking.prior.data import PriorData, Rig
+from nphm_tracking.prior.patches import COEFFICIENTS
 from nphm_tracking.prior.samples import make_batch, mixed
 from nphm_tracking.prior.start import start_weights
 from nphm_tracking.prior.terms import prior_terms
@@ -32,20 +32,15 @@ FLOOR = 0.01
 
 
 class Trainee(nn.Module):
-    """The model together with the codes of the training people."""
+    """The model together with the codes of the training people, which are known."""
 
     def __init__(self, model: HeadModel, data: PriorData) -> None:
-        """Global geometry codes are PCA coefficients (fixed), local ones start at zero."""
+        """Codes have a meaning (PCA coefficients, patches), so they are no parameters."""
         super().__init__()
         self.model = model
-        self.register_buffer("shared", data.shape_code.clone())
-        local = model.geo_size - data.shape_code.shape[1]
-        self.local = nn.Parameter(torch.zeros(data.people, local))
+        self.register_buffer("z_geo", data.code.clone(), persistent=False)
 
-    @property
-    def z_geo(self) -> Tensor:
-        """Geometry codes of the training people."""
-        return torch.cat([self.get_buffer("shared"), self.local], dim=1)
+    z_geo: Tensor
 
     def appearance(self, skin: Tensor) -> Tensor:
         """z_app of known skin and hair colours: they are its global part, the rest is zero."""
@@ -59,11 +54,12 @@ def prior_sizes(config: PriorConfig) -> HeadModelSizes:
     return HeadModelSizes(
         neighbours=8,
         geo_global=s.geo_global,
-        geo_local=s.geo_local,
+        geo_local=COEFFICIENTS,
         app_global=6,
         app_local=1,
         exp=52,
         identity=s.identity,
+        anchor_width=s.anchor_width,
         backward_width=s.backward_width,
         backward_depth=s.backward_depth,
         backward_skip=s.backward_depth // 2,
@@ -81,9 +77,8 @@ def new_trainee(data: PriorData, rig: Rig, config: PriorConfig) -> Trainee:
 
     torch.manual_seed(config.seed)
     sizes = prior_sizes(config)
-    anchors = select_anchors(rig.template, sizes.pair_count, sizes.anchor_count - 60)
-    model = HeadModel(sizes, data.neutral[:, anchors].mean(0), EXPRESSIONS)
-    start_weights(model, data.shape_code, data.neutral[:, anchors])
+    model = HeadModel(sizes, data.anchors_mean, EXPRESSIONS)
+    start_weights(model, data.code[:, : sizes.geo_global], data.anchors)
     return Trainee(model, data)
 
 
@@ -95,19 +90,12 @@ def train(
     Takes up ``folder/state.pt`` where it is there. Raises CheckpointError for a state that belongs
     to another run.
     """
-    sizes = trainee.model.sizes
-    anchors = select_anchors(rig.template, sizes.pair_count, sizes.anchor_count - 60)
     optimizer = torch.optim.AdamW(
-        [
-            {"params": trainee.model.parameters(), "peak": config.rate, "weight_decay": 1e-4},
-            {"params": [trainee.local], "peak": config.code_rate, "weight_decay": 0.0},
-        ],
-        betas=(0.9, 0.99),
+        trainee.model.parameters(), lr=config.rate, betas=(0.9, 0.99), weight_decay=1e-4
     )
     device = resolve_device(config.device)
     trainee.to(device)
-    at_anchor = data.neutral[:, anchors].to(device)
-    mean_anchor = data.shape_mean[anchors].to(device)
+    at_anchor, mean_anchor = data.anchors.to(device), data.anchors_mean.to(device)
     skin, origin = data.skin.to(device), torch.zeros(trainee.model.geo_size, device=device)
     start, log = _resume(trainee, optimizer, folder)
     sums: dict[str, float] = {}
@@ -115,7 +103,7 @@ def train(
     with bar("training the prior", config.steps, start) as shown:
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * rate_at(step, config.steps)
+                group["lr"] = config.rate * rate_at(step, config.steps)
             batch = make_batch(data, rig, config, step).to(device)
             z_app = trainee.appearance(skin[batch.person[:, 0]])
             z_geo = mixed(trainee.z_geo, origin, batch.person, batch.mix)

@@ -83,9 +83,7 @@ def fit_person(job: tuple[str, int, int]) -> np.ndarray:
     population, number, expressions = job
     model = load_head_model()
     make = {"anny": anny_heads, "ict": ict_heads}[population]
-    return np.concatenate(
-        [measure(model, head, number) for head in make(number, expressions)]
-    )
+    return np.concatenate([measure(model, head, number) for head in make(number, expressions)])
 
 
 def measure(model: HeadModel, head: TestHead, seed: int) -> Float[np.ndarray, "n"]:
@@ -183,9 +181,7 @@ def ict_heads(number: int, expressions: int) -> list[TestHead]:
     ]
 
 
-def ict_weights(
-    weights: Float[np.ndarray, "q 52"], names: np.ndarray
-) -> Float[np.ndarray, "q k"]:
+def ict_weights(weights: Float[np.ndarray, "q 52"], names: np.ndarray) -> Float[np.ndarray, "q k"]:
     """ARKit weights in ICT's order, whose brows and cheeks have a side more."""
     both = {"browInnerUp": "browInnerUp", "cheekPuff": "cheekPuff"}
     found = np.zeros((len(weights), len(names)))

@@ -84,7 +84,7 @@ def align_cloud(
     Assumes the subject upright (+y) and facing the cameras' mean centre. Trimmed ICP: the nearer 70
     % of the points count. Raises TrackError where the scale leaves the range of heads.
     """
-    from scipy.spatial import KDTree
+    from sklearn.neighbors import KDTree
 
     if len(points_world) < 100:
         raise TrackError(
@@ -94,16 +94,17 @@ def align_cloud(
     points = points_world.double()
     pose = _upright_guess(points, vertices.double(), cameras)
     tree_source = vertices.double()
+    tree = KDTree(tree_source.numpy())
     low = vertices[:, 1].amin().double()
     for step in range(rounds):
         head = pose.inverse().apply(points)
         use = head[:, 1] > low
         if int(use.sum()) < 50:
             break
-        distance, index = KDTree(tree_source.numpy()).query(head[use].numpy())
-        distance = torch.from_numpy(distance)
+        found, index = tree.query(head[use].numpy())
+        distance = torch.from_numpy(found[:, 0])
         near = distance <= distance.quantile(0.7)
-        source = tree_source[torch.from_numpy(index)][near]
+        source = tree_source[torch.from_numpy(index[:, 0])][near]
         pose = fit_similarity(source, points[use][near], None, with_scale=step >= rounds // 4)
         scale = pose.scale if step >= rounds // 4 else torch.tensor(METRES_PER_UNIT).double()
         if step < rounds // 4:

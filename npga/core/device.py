@@ -34,6 +34,7 @@ def flush_denormals() -> None:
     """Let the CPU treat numbers below 1e-38 as 0, in this thread and those started later.
 
     Softplus(100) makes many of them, and a matrix product over denormals takes ten times as long.
+    scipy's KDTree crashes on flushed coordinates; scikit-learn's does not.
     """
     torch.set_flush_denormal(True)
 

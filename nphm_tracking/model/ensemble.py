@@ -1,9 +1,9 @@
 """A small network per anchor, evaluated only where it counts.
 
 Each row of work is one (query, member) pair. Rows are sorted by weight set and cut into blocks of
-equal length, so that all members run as one batched matrix product per layer. What the codes add to
-the first layer is the same for all rows of a member and is computed once per member, unless there are
-fewer rows than members (one query per head, as in Jacobians).
+equal length, so that all members run as one batched matrix product per layer. What the codes add
+to the first layer is the same for all rows of a member and is computed once per member, unless
+there are fewer rows than members (one query per head, as in Jacobians).
 
 Letters: r rows (query x member), m members, s weight sets, b people, i o layer widths.
 """
@@ -56,7 +56,7 @@ class RowPlan:
 
 @dataclass(frozen=True)
 class MemberCodes:
-    """Codes [global | one local part per member] of ``b`` people; each keeps its own global part."""
+    """Codes [global | one local part per member] of ``b`` people."""
 
     code: Float[Tensor, "b c"]
     shared: int

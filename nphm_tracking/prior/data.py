@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import KDTree
+from sklearn.neighbors import KDTree
 from torch import Tensor
 
 from npga.capture.synthetic.people import EXPRESSIONS, REGIONS, Head, People, Template
@@ -206,9 +206,7 @@ def make_data(
     )
 
 
-def local_codes(
-    rest: Float[Tensor, "p v 3"], patches: Patches, rig: Rig
-) -> Float[Tensor, "p a j"]:
+def local_codes(rest: Float[Tensor, "p v 3"], patches: Patches, rig: Rig) -> Float[Tensor, "p a j"]:
     """The local codes that come nearest to given displacements (ridge regression)."""
     matrix = patches.dense()
     weight = vertex_weights(rig).repeat_interleave(3)
@@ -241,8 +239,7 @@ def volume_samples(
     free = rng.random(count) < 0.15
     points[free] = rng.uniform(low, high, size=(int(free.sum()), 3))
     points = points.clip(low, high)
-    found_distance, found_index = KDTree(surface).query(points, k=3)
-    distance, index = np.asarray(found_distance), np.asarray(found_index)
+    distance, index = KDTree(surface).query(points, k=3)
     offset = points[:, None] - surface[index]
     side = np.einsum("nkc,nkc->nk", offset, normals[index]).sum(1)
     # Very near the surface the plane of the nearest sample is a better distance than the sample.

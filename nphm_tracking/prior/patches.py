@@ -81,17 +81,11 @@ def make_patches(
     weight = torch.softmax(-0.5 * (near / spread).square(), dim=1)
     frame = _frames(Mesh(neutral, template.faces).normals()[anchors], sizes.pair_count)[index]
     gap = points[:, None] - places[index]
-    s, t = (
-        ((gap * frame[..., axis]).sum(-1) / REACH).clamp(-2, 2) for axis in (0, 1)
-    )
+    s, t = (((gap * frame[..., axis]).sum(-1) / REACH).clamp(-2, 2) for axis in (0, 1))
     along = torch.stack([torch.ones_like(s), s, t, s * s, s * t, t * t], dim=-1)
-    motion = torch.cat(
-        [frame[..., 2, None] * along[..., None, :], frame[..., :2]], dim=-1
-    )
+    motion = torch.cat([frame[..., 2, None] * along[..., None, :], frame[..., :2]], dim=-1)
     kin = torch.exp(-0.5 * (torch.cdist(places, places) / CORRELATION).square())
-    return Patches(
-        index, UNIT * weight[..., None, None] * motion, kin / kin.sum(1, keepdim=True)
-    )
+    return Patches(index, UNIT * weight[..., None, None] * motion, kin / kin.sum(1, keepdim=True))
 
 
 def _frames(normals: Float[Tensor, "a 3"], pairs: int) -> Float[Tensor, "a 3 3"]:

@@ -71,17 +71,28 @@ HEIGHT, NEAR_HEIGHT = 0.006, 0.012
 """Spread of the small moves off the posed and the neutral surface, head units."""
 SLOW = 0.03
 """Errors are divided by 1 + the point's own motion / SLOW (head units), and points that move are
-drawn more often: brows move 3 mm in few expressions, the jaw 40 mm in half of them, and a plain mean
-over all points never learns lids and brows."""
+drawn more often: brows move 3 mm in few expressions, the jaw 40 mm in half of them, and a plain
+mean over all points never learns lids and brows."""
 MOVING_SHARE = 0.6
 PURE_SHARE = 1 / 3
 """Heads that are one person of the data; the others mix two, so that identities never repeat."""
 
 
-def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Batch:
-    """The batch of one step."""
-    rng = np.random.default_rng([config.seed, 17, step])
-    torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
+@dataclass(frozen=True)
+class _Heads:
+    """Who is in a batch, and in which expression."""
+
+    person: Int[Tensor, "b 2"]
+    mix: Float[Tensor, "b 2"]
+    pure: int
+    weights: Float[Tensor, "b e"]
+    neutral: Float[Tensor, "b v 3"]
+    posed: Float[Tensor, "b v 3"]
+    labelled: Float[Tensor, "b 1 1"]
+    """1 for the heads whose canonical points are queried with omega's label, else 0."""
+
+
+def _draw_heads(data: PriorData, rig: Rig, config: PriorConfig, rng: np.random.Generator) -> _Heads:
     heads = config.heads
     pure = max(1, round(heads * PURE_SHARE))
     person = torch.from_numpy(rng.integers(data.people, size=(heads, 2)))
@@ -91,8 +102,17 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
     eyes = (rig.template.left_eye, rig.template.right_eye)
     between = torch.stack([data.shape_mean[index].mean(0) for index in eyes])
     centres = mixed(data.eye_centres, between, person, mix)
+    labelled = torch.from_numpy(rng.random(heads) < 0.5).float()[:, None, None]
     posed = rig.posed(neutral, centres, weights)
+    return _Heads(person, mix, pure, weights, neutral, posed, labelled)
 
+
+def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Batch:
+    """The batch of one step."""
+    rng = np.random.default_rng([config.seed, 17, step])
+    torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    drawn = _draw_heads(data, rig, config, rng)
+    heads, pure, neutral, posed = config.heads, drawn.pure, drawn.neutral, drawn.posed
     chance = moving_chance(rig, (posed - neutral).norm(dim=-1))
     spots = _spots(rig, chance, heads, config.correspondence_points, torch_rng)
     reach = _reach(spots.shape, torch_rng)
@@ -102,10 +122,9 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
     level = _spots(rig, rig.level, heads, config.surface_points, torch_rng)
     with_normal = _spots(rig, rig.level, heads, config.normal_points, torch_rng)
     at_normal, normal, _ = with_normal.on(neutral)
-    owner = person[:pure, :1]
     per_head = config.distance_points * heads // pure
     rows = torch.randint(data.volume_points.shape[1], (pure, per_head), generator=torch_rng)
-    labelled = torch.from_numpy(rng.random(heads) < 0.5).float()[:, None, None]
+    owner = drawn.person[:pure, :1]
     on_surface, out_of_it, _ = level.on(posed)
     height = _height(level.shape, HEIGHT, torch_rng)
     near = _spots(rig, rig.level, heads, config.surface_points, torch_rng)
@@ -113,13 +132,12 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
     near_height = _height(near.shape, NEAR_HEIGHT, torch_rng)
     around = _height(with_normal.shape, 3 * NEAR_HEIGHT, torch_rng)
     hyper = rig.hyper.expand(heads, -1, -1)
-    low, high = torch.tensor(BOX)
-    far = low + (high - low) * torch.rand(heads, FAR_POINTS, 3, generator=torch_rng)
+    normal_label = with_normal.blend(hyper) * drawn.labelled
     return Batch(
-        person=person,
-        mix=mix,
+        person=drawn.person,
+        mix=drawn.mix,
         pure=pure,
-        weights=weights,
+        weights=drawn.weights,
         posed=at_posed + reach[..., None] * normal_posed,
         canonical=at_neutral + reach[..., None] * normal_neutral,
         trust=SLOW / (SLOW + motion) / (1 + (reach / 0.012) ** 2),
@@ -128,18 +146,24 @@ def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Bat
         height=height,
         near=at_near + near_height[..., None] * normal_near,
         near_height=near_height,
-        near_label=near.blend(hyper) * labelled,
+        near_label=near.blend(hyper) * drawn.labelled,
         volume=data.volume_points[owner, rows],
         distance=data.volume_distance[owner, rows],
-        volume_label=data.volume_label[owner, rows] * labelled[:pure],
+        volume_label=data.volume_label[owner, rows] * drawn.labelled[:pure],
         at_normal=at_normal,
         normal=normal,
-        normal_label=with_normal.blend(hyper) * labelled,
-        color=_albedo_at(rig, with_normal, data.skin[person[:, 0]]) * 2 - 1,
+        normal_label=normal_label,
+        color=_albedo_at(rig, with_normal, data.skin[drawn.person[:, 0]]) * 2 - 1,
         around=at_normal + around[..., None] * normal,
-        around_label=with_normal.blend(hyper) * labelled,
-        far=far * 1.2,
+        around_label=normal_label,
+        far=_anywhere(heads, torch_rng),
     )
+
+
+def _anywhere(heads: int, rng: torch.Generator) -> Float[Tensor, "b f 3"]:
+    """Points in a box a little larger than the prior's."""
+    low, high = torch.tensor(BOX)
+    return (low + (high - low) * torch.rand(heads, FAR_POINTS, 3, generator=rng)) * 1.2
 
 
 def moving_chance(rig: Rig, motion: Float[Tensor, "b v"]) -> Float[Tensor, "b f"]:

@@ -17,9 +17,10 @@ from nphm_tracking.prior.anchors import farthest_points, select_anchors
 from nphm_tracking.prior.config import PriorConfig, PriorSizesConfig
 from nphm_tracking.prior.data import HYPER_SCALE, PriorData, Rig, make_data, make_rig
 from nphm_tracking.prior.expressions import MIRROR, sample_expressions
-from nphm_tracking.prior.finish import linear_fit
+from nphm_tracking.prior.finish import landmark_shapes, template_landmarks
+from nphm_tracking.prior.patches import COEFFICIENTS, make_patches
 from nphm_tracking.prior.samples import make_batch, mixed
-from nphm_tracking.prior.train import new_trainee, rate_at, train
+from nphm_tracking.prior.train import new_trainee, prior_sizes, rate_at, train
 
 CACHED = (Path.home() / ".cache" / "npga" / CACHE_NAME).exists()
 needs_people = pytest.mark.skipif(
@@ -39,7 +40,7 @@ TINY = PriorConfig(
     save_every=2,
     device="cpu",
     sizes=PriorSizesConfig(
-        geo_global=6, geo_local=2, identity=4, backward_width=16, backward_depth=3,
+        geo_global=6, identity=4, anchor_width=8, backward_width=16, backward_depth=3,
         sdf_width=8, sdf_depth=2, color_width=6,
     ),
 )  # fmt: skip
@@ -52,7 +53,8 @@ def rig() -> Rig:
 
 @pytest.fixture(scope="module")
 def data(rig: Rig) -> PriorData:
-    return make_data(People.load(), rig, count=10, volume_points=60, shapes=6, seed=0)
+    sizes = prior_sizes(TINY)
+    return make_data(People.load(), rig, count=10, volume_points=60, sizes=sizes, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +83,6 @@ def test_farthest_points_spread_by_importance() -> None:
     assert 2.0 < (chosen > 0.5).sum() / (chosen <= 0.5).sum() < 4.5
 
 
-def test_linear_fit_recovers_a_linear_map() -> None:
-    torch.manual_seed(0)
-    codes, basis, mean = torch.randn(400, 3), torch.randn(5, 3, 3), torch.randn(5, 3)
-    places = mean + torch.einsum("lcg,pg->plc", basis, codes)
-    found_mean, found_basis = linear_fit(codes, places)
-    torch.testing.assert_close(found_mean, mean, atol=0.02, rtol=0)
-    torch.testing.assert_close(found_basis, basis, atol=0.05, rtol=0.05)
-
-
 def test_schedule_warms_up_and_ends_low() -> None:
     rates = [rate_at(step, 1000) for step in range(1000)]
     assert rates[0] < 0.02 and max(rates) < 1.0 and rates[-1] < 0.011
@@ -105,6 +98,49 @@ def test_anchors_are_mirrored_pairs_then_midline(rig: Rig) -> None:
     assert len(anchors) == 65 == len(torch.unique(anchors, dim=0))
     names = [REGIONS[i] for i in rig.template.region[select_anchors(rig.template, 30, 5)]]
     assert names.count("lips") >= 6 and names.count("lids") >= 6
+
+
+@needs_people
+def test_codes_mean_heads_exactly(rig: Rig, data: PriorData) -> None:
+    """Neutral = mean + global shapes + patches, and the landmarks follow the whole code."""
+    sizes = prior_sizes(TINY)
+    anchors = select_anchors(rig.template, sizes.pair_count, sizes.midline_count)
+    patches = make_patches(rig.template, data.shape_mean, anchors, sizes)
+    shared = data.code[:, : sizes.geo_global]
+    local = data.code[:, sizes.geo_global :].reshape(10, -1, COEFFICIENTS)
+    assert (local[:, -1] == 0).all(), "the anchor-less network has no code"
+    rebuilt = data.shape_mean + torch.einsum("pg,gvc->pvc", shared, data.shape_basis)
+    torch.testing.assert_close(
+        rebuilt + patches.moved(local[:, :-1]), data.neutral, atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(rebuilt[:, anchors], data.anchors, atol=1e-5, rtol=0)
+    mean, basis = landmark_shapes(data, rig, sizes)
+    found = mean + torch.einsum("lcg,pg->plc", basis, data.code)
+    torch.testing.assert_close(found, template_landmarks(rig, data.neutral), atol=1e-5, rtol=0)
+
+
+@needs_people
+def test_patches_move_alike_on_both_sides(rig: Rig, data: PriorData) -> None:
+    """The matrix is the function; mirrored anchors with one code move mirrored vertices alike."""
+    sizes = prior_sizes(TINY)
+    template = rig.template
+    anchors = select_anchors(template, sizes.pair_count, sizes.midline_count)
+    patches = make_patches(template, template.neutral, anchors, sizes)
+    torch.manual_seed(1)
+    local = torch.randn(2, len(anchors), COEFFICIENTS)
+    dense = (local.flatten(1) @ patches.dense()).reshape(2, -1, 3)
+    torch.testing.assert_close(dense, patches.moved(local), atol=1e-5, rtol=0)
+    assert dense.norm(dim=-1).amax() * 250 > 3, "millimetres"
+    even = torch.zeros(1, len(anchors), COEFFICIENTS)
+    odd = even.clone()
+    even[0, 4] = odd[0, 5] = torch.randn(COEFFICIENTS)
+    flip = torch.tensor([-1.0, 1.0, 1.0])
+    apart = torch.cdist(template.neutral[::7] * flip, template.neutral)
+    gap, twin = apart.min(1)
+    both = gap < 1e-4
+    assert both.float().mean() > 0.9
+    miss = patches.moved(even)[0, ::7][both] * flip - patches.moved(odd)[0, twin][both]
+    assert (miss.norm(dim=1) < 2e-4).float().mean() > 0.99, "ties of far anchors may differ"
 
 
 @needs_people

@@ -6,6 +6,7 @@ from analytic_capture import analytic_capture, ring, rotation_error_deg
 from analytic_head import AnalyticHead
 
 from npga.capture.types import PointCloud
+from npga.core.device import flush_denormals
 from npga.core.errors import TrackError
 from npga.core.rotations import matrix_from_rotvec
 from npga.core.similarity import Similarity, fit_similarity
@@ -60,6 +61,21 @@ def test_icp_without_landmarks() -> None:
     assert (found.translation - true.translation).norm() < 0.015
     with pytest.raises(TrackError, match="50 points"):
         align_cloud(cloud.points[:50], vertices, ring(6))
+
+
+def test_icp_with_denormals_flushed() -> None:
+    """As on the command line; a tree that compares flushed coordinates may never end."""
+    capture = analytic_capture({"EXP-1": 1})
+    cloud = clean_cloud(capture.cloud("EXP-1", 0))
+    codes = type("Codes", (), {"z_geo": torch.zeros(3), "z_exp": torch.zeros(4)})
+    vertices = AnalyticHead().mesh(codes, 40).vertices
+    vertices[::2, 0] *= 1e-40
+    try:
+        flush_denormals()
+        found = align_cloud(cloud.points, vertices, ring(6))
+    finally:
+        torch.set_flush_denormal(False)
+    assert bool(found.rotation.isfinite().all())
 
 
 def test_cleaning_drops_strays_and_nan() -> None:

@@ -59,13 +59,17 @@ def face_rows(
 
 
 def draw_points(face: Bool[Tensor, "n"], head: Bool[Tensor, "n"], count: int, seed: int) -> Tensor:
-    """Up to `count` rows: face points first, a sixth from the rest of the head."""
+    """Up to `count` rows in random order: face points first, a sixth from the rest of the head.
+
+    Any first part of them is a fair draw (see ``track.thinned``).
+    """
     generator = torch.Generator().manual_seed(seed)
     inner, outer = torch.nonzero(face).flatten(), torch.nonzero(head & ~face).flatten()
     inner = inner[torch.randperm(len(inner), generator=generator)]
     outer = outer[torch.randperm(len(outer), generator=generator)]
     spare = min(len(outer), max(count // 6, count - len(inner)))
-    return torch.cat([inner[: count - spare], outer[:spare]])
+    rows = torch.cat([inner[: count - spare], outer[:spare]])
+    return rows[torch.randperm(len(rows), generator=generator)]
 
 
 def reconstruct_cloud(

@@ -50,8 +50,7 @@ class StageConfig:
     points: int = knob(700, "surface points per frame and step")
     rounds: int = knob(1, "alternations of identity steps and frame iterations (keyframe, joint)")
     iterations: int = knob(8, "Gauss-Newton iterations on codes and poses per round")
-    identity_steps: int = knob(0, "Adam steps on identity, scale, codes and poses per round")
-    identity_rate: float = knob(0.01, "learning rate of the geometry code, in standard deviations")
+    identity_steps: int = knob(0, "Gauss-Newton steps on identity, scale, codes, poses per round")
     surface: float = knob(1.0, "weight of the surface distance, per mm^2")
     surface_scale_mm: float = knob(4.0, "robust scale of the surface distance")
     landmark: float = knob(1.0, "weight of the landmarks, per mm^2")
@@ -60,7 +59,8 @@ class StageConfig:
     sparsity: float = knob(0.02, "weight of the sum of z_exp where its lower bound is 0")
     smooth_code: float = knob(0.0, "weight of code steps between neighbouring frames")
     smooth_pose: float = knob(0.0, "weight of pose steps between neighbouring frames, per mm^2")
-    geometry: float = knob(0.05, "weight of |z_geo / std|^2, per dimension")
+    geometry: float = knob(0.2, "weight of |(z_geo - mean) / std|^2, mean over its dimensions")
+    size: float = knob(1.5, "weight of the squared logarithm of the head's size against 0.25 m")
 
 
 def default_stages() -> list[StageConfig]:
@@ -72,8 +72,7 @@ def default_stages() -> list[StageConfig]:
             points=300,
             rounds=4,
             iterations=4,
-            identity_steps=20,
-            identity_rate=0.05,
+            identity_steps=5,
         ),
         StageConfig(kind=StageKind.sequential, points=400, iterations=10),
         StageConfig(
@@ -82,8 +81,7 @@ def default_stages() -> list[StageConfig]:
             points=300,
             rounds=1,
             iterations=3,
-            identity_steps=20,
-            identity_rate=0.02,
+            identity_steps=6,
             smooth_code=0.02,
             smooth_pose=0.02,
         ),

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nphm_tracking.head import TrackableHead
+from nphm_tracking.head import TrackableHead, canonical_landmarks
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,67 @@ def linearise_surface(
         jacobian.reshape(frames, count, -1),
         normal.reshape(frames, count, 3),
     )
+
+
+def linearise_head(
+    model: TrackableHead,
+    points: Float[Tensor, "n 3"],
+    z_geo: Float[Tensor, "g"],
+    z_exp: Float[Tensor, "*n e"],
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n d"]]:
+    """Signed distances (head units) and their derivatives by codes and a small motion.
+
+    ``z_exp`` is one code for all points, or one per point.
+    Columns: geometry code, expression code, rotation (radians), translation and logarithm of the
+    scale of x <- exp(scale) Exp(rotation) x + translation.
+    """
+    count = len(points)
+    with torch.enable_grad():
+        place = points.detach()[:, None].clone().requires_grad_()
+        geo = z_geo.detach().expand(count, -1).clone().requires_grad_()
+        exp = z_exp.detach().expand(count, -1).clone().requires_grad_()
+        identity = model.compress(geo)
+        offsets, hyper = model.backward_field(place, identity, exp)
+        sdf = model.sdf(torch.cat([place + offsets, hyper], dim=-1), geo)[:, 0]
+        normal, by_geo, by_exp = torch.autograd.grad(sdf.sum(), [place, geo, exp])
+    normal, at = normal[:, 0], place.detach()[:, 0]
+    turn = torch.linalg.cross(at, normal)
+    grow = (at * normal).sum(1, keepdim=True)
+    return sdf.detach(), torch.cat([by_geo, by_exp, turn, normal, grow], dim=1)
+
+
+def geometry_slopes(
+    model: TrackableHead,
+    marks: Float[Tensor, "t l 3"],
+    posed: PosedLandmarks,
+    z_geo: Float[Tensor, "g"],
+    z_exp: Float[Tensor, "t e"],
+) -> Float[Tensor, "t l 3 g"]:
+    """How the geometry code moves posed landmarks.
+
+    Where codes carry landmarks linearly, as it moves the canonical ones; else by implicit
+    differentiation of B(x; z_geo) = canonical(z_geo).
+    """
+    with torch.enable_grad():
+        canonical = torch.autograd.functional.jacobian(
+            lambda code: canonical_landmarks(model, code), z_geo.detach(), vectorize=True
+        )
+        frames, count = marks.shape[:2]
+        canonical = canonical[:count].expand(frames, -1, -1, -1)
+        if model.landmark_slopes is not None:
+            return canonical
+        place = marks.detach().reshape(-1, 1, 3)
+        geo = z_geo.detach().expand(len(place), -1).clone().requires_grad_()
+        code = z_exp.detach().repeat_interleave(count, 0)
+        offsets, _ = model.backward_field(place, model.compress(geo), code)
+        slopes = [
+            torch.autograd.grad(
+                offsets[..., axis].sum(), geo, retain_graph=True, materialize_grads=True
+            )[0]
+            for axis in range(3)
+        ]
+    slope = torch.stack(slopes, 1).reshape(frames, count, 3, -1)
+    return posed.inverse @ (canonical - slope)
 
 
 def carried_landmarks(

@@ -18,7 +18,7 @@ from torch import Tensor
 from npga.core.errors import TrackError
 from npga.core.rotations import matrix_from_rotvec
 from npga.core.similarity import Similarity
-from nphm_tracking.energies import robust_loss, robust_weight
+from nphm_tracking.energies import linearise_head, robust_loss, robust_weight
 from nphm_tracking.head import CodePrior, expression_prior, geometry_prior
 from nphm_tracking.model.head_model import HeadModel
 
@@ -240,29 +240,3 @@ def _step(
     step[rows] = -torch.linalg.solve(matrix[rows][:, rows], equations.gradient[rows])
     step[geo + exp : geo + exp + 6] = step[geo + exp : geo + exp + 6].clamp(-0.1, 0.1)
     return step.to(state.z_geo)
-
-
-def linearise_head(
-    model: HeadModel,
-    points: Float[Tensor, "n 3"],
-    z_geo: Float[Tensor, "g"],
-    z_exp: Float[Tensor, "e"],
-) -> tuple[Float[Tensor, "n"], Float[Tensor, "n d"]]:
-    """Signed distances (head units) and their derivatives by codes and a small motion.
-
-    Columns: geometry code, expression code, rotation (radians), translation and logarithm of the
-    scale of x <- exp(scale) Exp(rotation) x + translation.
-    """
-    count = len(points)
-    with torch.enable_grad():
-        place = points.detach()[:, None].clone().requires_grad_()
-        geo = z_geo.detach().expand(count, -1).clone().requires_grad_()
-        exp = z_exp.detach().expand(count, -1).clone().requires_grad_()
-        identity = model.compress(geo)
-        offsets, hyper = model.backward_field(place, identity, exp)
-        sdf = model.sdf(torch.cat([place + offsets, hyper], dim=-1), geo)[:, 0]
-        normal, by_geo, by_exp = torch.autograd.grad(sdf.sum(), [place, geo, exp])
-    normal, at = normal[:, 0], place.detach()[:, 0]
-    turn = torch.linalg.cross(at, normal)
-    grow = (at * normal).sum(1, keepdim=True)
-    return sdf.detach(), torch.cat([by_geo, by_exp, turn, normal, grow], dim=1)

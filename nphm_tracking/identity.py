@@ -1,35 +1,50 @@
-"""One identity for all frames: Adam on geometry code, scale, codes and poses of chosen frames.
+"""One identity for all frames: damped Gauss-Newton on identity, scale, codes and poses at once.
 
-The geometry code moves in units of the prior's standard deviation, u = (z_geo - mean) / std, with
-the prior |u|^2. The scale (metres in a head unit) is one per person. Points are drawn anew at every
-step from the frames' points by a seeded generator, so that a run repeats exactly.
+Every frame has its own unknowns (expression code and pose, d of them), all share the geometry code
+and the logarithm of the scale (s unknowns). The normal equations have the shape of an arrow
+
+    [ A    B_t ] [shared]      A [s s], B_t [s d], C_t [d d]
+    [ B_t' C_t ] [frame ]
+
+and are solved exactly by eliminating the frames (Schur complement; Triggs et al. 2000, 6). Bounds
+and damping are as in ``solve``. Ours.
 """
 
-import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from nphm_tracking.align import METRES_PER_UNIT
 from nphm_tracking.config import StageConfig
 from nphm_tracking.energies import (
     LOST_UNITS,
-    STEP_MAX,
-    canonical_points,
     carried_landmarks,
-    code_energy,
+    geometry_slopes,
     landmark_residual,
     limited,
-    robust_loss,
+    linearise_head,
+    robust_weight,
 )
 from nphm_tracking.head import CodePrior, canonical_landmarks
-from nphm_tracking.solve import FrameData, FrameState, Person, to_head
+from nphm_tracking.solve import (
+    PREDICTED_MAX,
+    FrameData,
+    FrameState,
+    NormalEquations,
+    Person,
+    cross_matrix,
+    drop_wrong_normals,
+    free_unknowns,
+    normal_equations,
+    to_head,
+)
 
-POINTS_PER_STEP = 320
-"""Of each frame: enough for a stable direction, a third of the cost of all."""
-CODE_RATE, MOTION_RATE, SCALE_RATE = 0.01, 0.002, 0.001
-"""Adam rates of codes (their units), poses (radians, head units) and the log of the scale."""
+TRIES = 5
+"""Dampings tried in a step before it is given up."""
+GEOMETRY_STEP_MAX, SCALE_STEP_MAX, POSE_STEP_MAX = 1.5, 0.04, 0.15
+"""Longest steps: standard deviations, logarithm, radians and head units."""
 
 
 def fit_identity(
@@ -39,106 +54,171 @@ def fit_identity(
     bias: Float[Tensor, "l 3"],
     geometry: CodePrior,
     stage: StageConfig,
-    seed: int,
 ) -> tuple[Person, FrameState]:
-    """Person and frames after `stage.identity_steps` steps on everything at once.
+    """Person and frames after at most ``stage.identity_steps`` steps on everything at once.
 
-    `bias` is the personal offset of the landmarks, held fixed here.
+    ``bias`` is the personal offset of the landmarks, held fixed here. The energy is the sum of the
+    frames' energies plus the geometry prior and never rises.
     """
-    frames = len(state.z_exp)
-    unit = ((person.z_geo - geometry.mean) / geometry.std).clone().requires_grad_()
-    log_scale = person.scale.log().clone().requires_grad_()
-    code = state.z_exp.clone().requires_grad_()
-    motion = torch.zeros(frames, 6, dtype=state.z_exp.dtype).requires_grad_()
-    groups = [
-        {"params": [unit], "lr": stage.identity_rate},
-        {"params": [log_scale], "lr": SCALE_RATE},
-        {"params": [code], "lr": CODE_RATE},
-        {"params": [motion], "lr": MOTION_RATE},
-    ]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: 0.1 + 0.45 * (1 + math.cos(math.pi * step / max(stage.identity_steps, 1))),
-    )
-    generator = torch.Generator().manual_seed(seed)
-    held = replace(state, z_exp=torch.zeros_like(state.z_exp))
-    inverse = _mark_inverse(person, state)
-    marks = state.marks
-    for _ in range(stage.identity_steps):
-        moved = held.moved(torch.cat([code, motion], 1), log_scale.exp(), person.prior)
-        z_geo = geometry.mean + geometry.std * unit
-        landmarks = canonical_landmarks(person.model, z_geo)[: len(bias)] + bias
-        trial = replace(person, z_geo=z_geo, scale=log_scale.exp(), landmarks=landmarks)
-        now = replace(moved, z_exp=code, marks=marks.detach())
-        marks, kept = followed(trial, now, inverse)
-        seen = replace(data, landmark_weight=data.landmark_weight * kept)
-        now = replace(now, marks=marks)
-        energy = data_energy(trial, _drawn(seen, generator), now, stage)
-        energy = energy + stage.geometry * unit.square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        energy.backward()
-        optimizer.step()
-        decay.step()
-        with torch.no_grad():
-            code.copy_(torch.minimum(torch.maximum(code, person.prior.lower), person.prior.upper))
     with torch.no_grad():
-        scale = log_scale.exp().detach()
-        moved = held.moved(torch.cat([code, motion], 1), scale, person.prior)
-        z_geo = (geometry.mean + geometry.std * unit).detach()
-        landmarks = canonical_landmarks(person.model, z_geo)[: len(bias)] + bias
-    moved = replace(moved, marks=marks.detach())
-    return replace(person, z_geo=z_geo, scale=scale, landmarks=landmarks), moved
+        data = drop_wrong_normals(person, data, state)
+        own = normal_equations(person, data, state, stage)
+        state = replace(state, marks=own.marks)
+        damping = 1e-3
+        for _ in range(stage.identity_steps):
+            arrow = _arrow(person, data, state, own, bias, geometry, stage)
+            before = float(own.energy.sum()) + _prior_energy(person, data, geometry, stage)
+            for _ in range(TRIES):
+                shared, frame = arrow.solve(free_unknowns(state, own.gradient, person), damping)
+                trial, moved = _moved(person, state, own, bias, geometry, shared, frame)
+                found = normal_equations(trial, data, moved, stage)
+                after = float(found.energy.sum()) + _prior_energy(trial, data, geometry, stage)
+                if after <= before:
+                    person, state, own = trial, replace(moved, marks=found.marks), found
+                    damping = max(damping * 0.3, 1e-6)
+                    break
+                damping *= 8
+            else:
+                break
+    return person, state
 
 
-def followed(
-    person: Person, state: FrameState, inverse: Float[Tensor, "t l 3 3"]
-) -> tuple[Float[Tensor, "t l 3"], Bool[Tensor, "t l"]]:
-    """The state's landmarks after one Newton step, differentiable in codes and identity.
+@dataclass(frozen=True)
+class Arrow:
+    """The quadratic model of identity and frames."""
 
-    `inverse` is (dB/dx)^-1, which may be a little stale: it is held fixed. Also tells which
-    landmarks are followed well; the others do not count.
-    """
-    if not state.marks.shape[1]:
-        return state.marks, state.marks.new_zeros(state.marks.shape[:2], dtype=torch.bool)
-    if person.slopes is not None:
-        posed = person.posed_landmarks(state)
-        return posed.marks, posed.error < LOST_UNITS
-    miss = landmark_residual(person.model, state.marks, person.landmarks, person.z_geo, state.z_exp)
-    step = limited(-(inverse @ miss[..., None]).squeeze(-1), STEP_MAX)
-    return state.marks + step, miss.detach().norm(dim=-1) < LOST_UNITS
+    shared: Float[Tensor, "s s"]
+    cross: Float[Tensor, "t s d"]
+    own: Float[Tensor, "t d d"]
+    shared_gradient: Float[Tensor, "s"]
+    own_gradient: Float[Tensor, "t d"]
+
+    def solve(
+        self, free: Bool[Tensor, "t d"], damping: float
+    ) -> tuple[Float[Tensor, "s"], Float[Tensor, "t d"]]:
+        """The damped step; unknowns that are not ``free`` are held. Float64 inside."""
+        mask = free.double()
+        own = self.own.double() * mask[:, :, None] * mask[:, None, :]
+        diagonal = torch.diagonal(own, dim1=1, dim2=2)
+        diagonal += damping * diagonal + 1e-6 + (1 - mask)
+        cross = self.cross.double() * mask[:, None]
+        right = -self.own_gradient.double() * mask
+        shared = self.shared.double().clone()
+        diagonal = torch.diagonal(shared)
+        diagonal += damping * diagonal + 1e-9
+        factor = torch.linalg.cholesky(own)
+        reduced = torch.cholesky_solve(cross.mT, factor)
+        offset = torch.cholesky_solve(right[..., None], factor)[..., 0]
+        left = shared - (cross @ reduced).sum(0)
+        wanted = -self.shared_gradient.double() - torch.einsum("tsd,td->s", cross, offset)
+        step = torch.linalg.solve(left, wanted)
+        frame = offset - torch.einsum("tds,s->td", reduced, step)
+        return step.to(self.shared), frame.to(self.own)
 
 
-def _mark_inverse(person: Person, state: FrameState) -> Float[Tensor, "t l 3 3"]:
-    if not state.marks.shape[1]:
-        return state.marks[..., None].expand(*state.marks.shape, 3)
-    return person.posed_landmarks(state, rounds=1).inverse
-
-
-def data_energy(
-    person: Person, data: FrameData, state: FrameState, stage: StageConfig
-) -> Float[Tensor, ""]:
-    """Mean over frames of surface, landmark and code terms: what `solve_frames` lowers too."""
+def _arrow(
+    person: Person,
+    data: FrameData,
+    state: FrameState,
+    own: NormalEquations,
+    bias: Tensor,
+    geometry: CodePrior,
+    stage: StageConfig,
+) -> Arrow:
+    frames, size = len(state.z_exp), len(person.z_geo)
+    shared, gradient = _prior_terms(person, geometry, stage, frames)
+    cross = own.hessian.new_zeros(frames, size + 1, own.hessian.shape[1])
     to_mm = 1000 * person.scale
+    total = data.point_weight.sum(1, keepdim=True).clamp_min(1)
+    weight = stage.surface * data.point_weight / total
+    weight = weight * robust_weight(own.residual_mm, stage.surface_scale_mm)
     points = to_head(data.points, state, person.scale)
-    canonical = canonical_points(person.model, points, person.z_geo, state.z_exp)
-    signed = person.model.sdf(canonical.flatten(0, 1), person.z_geo).reshape(points.shape[:2])
-    share = data.point_weight / data.point_weight.sum(1, keepdim=True).clamp_min(1)
-    energy = (
-        stage.surface * (share * robust_loss(signed * to_mm, stage.surface_scale_mm)).sum(1).mean()
-    )
+    for t in range(frames):
+        rows = linearise_head(person.model, points[t], person.z_geo, state.z_exp[t])[1] * to_mm
+        residual = own.residual_mm[t, :, None]  # measured in mm, it shrinks with the scale
+        by_shared = torch.cat([rows[:, :size], rows[:, -1:] - residual], dim=1)
+        weighted = by_shared * weight[t, :, None]
+        shared += weighted.T @ by_shared
+        cross[t] = weighted.T @ rows[:, size:-1]
+        gradient += (weighted.T @ residual)[:, 0]
     if data.landmarks.shape[1]:
-        observed = to_head(data.landmarks, state, person.scale)
-        share = data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
-        length = ((state.marks - observed) * to_mm).square().sum(-1).add(1e-12).sqrt()
-        robust = robust_loss(length, stage.landmark_scale_mm)
-        energy = energy + stage.landmark * (share * robust).sum(1).mean()
-    prior = person.prior
-    weight = data.code_weight[:, None].sqrt()
-    away = (state.z_exp - prior.mean) * weight
-    energy = energy + stage.code * code_energy(away, torch.zeros_like(prior.mean), prior.std)
-    sparse = (state.z_exp * (prior.lower >= 0) * data.code_weight[:, None]).sum(1).mean()
-    return energy + stage.sparsity * sparse
+        more = _landmark_terms(person, data, state, stage, len(bias))
+        shared, cross, gradient = shared + more[0], cross + more[1], gradient + more[2]
+    return Arrow(shared, cross, own.hessian, gradient, own.gradient)
+
+
+def _landmark_terms(
+    person: Person, data: FrameData, state: FrameState, stage: StageConfig, count: int
+) -> tuple[Float[Tensor, "s s"], Float[Tensor, "t s d"], Float[Tensor, "s"]]:
+    """What the landmarks add to shared block, cross blocks and shared gradient."""
+    to_mm = 1000 * person.scale
+    posed = person.posed_landmarks(state)
+    observed = to_head(data.landmarks, state, person.scale)
+    error = (posed.marks - observed) * to_mm
+    share = data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
+    weight = stage.landmark * share * (posed.error < LOST_UNITS)
+    weight = weight * robust_weight(error.norm(dim=-1), stage.landmark_scale_mm)
+    weight = weight.repeat_interleave(3, 1)
+    by_geometry = geometry_slopes(person.model, state.marks, posed, person.z_geo, state.z_exp)
+    by_scale = -posed.marks[..., None]  # of (marks - observed) / scale
+    by_shared = torch.cat([by_geometry[:, :count], by_scale], dim=-1).flatten(1, 2)
+    shift = -torch.eye(3).to(observed).expand(*observed.shape, 3)
+    by_frame = torch.cat([posed.slope, cross_matrix(observed), shift], dim=-1).flatten(1, 2)
+    weighted = (by_shared * to_mm * weight[..., None]).mT
+    return (
+        (weighted @ (by_shared * to_mm)).sum(0),
+        weighted @ (by_frame * to_mm),
+        (weighted @ error.flatten(1)[..., None]).sum(0)[:, 0],
+    )
+
+
+def _prior_terms(
+    person: Person, geometry: CodePrior, stage: StageConfig, frames: int
+) -> tuple[Float[Tensor, "s s"], Float[Tensor, "s"]]:
+    precision = stage.geometry * frames / len(geometry.std) / geometry.std.square()
+    pull = precision * (person.z_geo - geometry.mean)
+    size = precision.new_tensor([stage.size * frames])
+    larger = torch.log(person.scale / METRES_PER_UNIT)
+    return torch.diag(torch.cat([precision, size])), torch.cat([pull, -size * larger])
+
+
+def _prior_energy(
+    person: Person, data: FrameData, geometry: CodePrior, stage: StageConfig
+) -> float:
+    unit = (person.z_geo - geometry.mean) / geometry.std
+    larger = torch.log(person.scale / METRES_PER_UNIT)
+    each = stage.geometry * unit.square().mean() + stage.size * larger.square()
+    return float(len(data.points) * each)
+
+
+def _moved(
+    person: Person,
+    state: FrameState,
+    own: NormalEquations,
+    bias: Tensor,
+    geometry: CodePrior,
+    shared: Float[Tensor, "s"],
+    frame: Float[Tensor, "t d"],
+) -> tuple[Person, FrameState]:
+    """After a step, shortened as a whole where a part of it is too long."""
+    codes = state.z_exp.shape[1]
+    longest = max(
+        float((shared[:-1] / geometry.std).abs().max()) / GEOMETRY_STEP_MAX,
+        float(shared[-1].abs()) / SCALE_STEP_MAX,
+        float(frame[:, codes:].abs().max()) / POSE_STEP_MAX,
+        1.0,
+    )
+    shared, frame = shared / longest, frame / longest
+    z_geo = person.z_geo + shared[:-1]
+    scale = person.scale * torch.exp(-shared[-1])
+    landmarks = person.landmarks
+    if len(bias):
+        landmarks = canonical_landmarks(person.model, z_geo)[: len(bias)] + bias
+    trial = replace(person, z_geo=z_geo, scale=scale, landmarks=landmarks)
+    moved = state.moved(frame, person.scale, person.prior)
+    change = (moved.z_exp - state.z_exp)[:, None, :, None]
+    carried = limited((own.slope @ change).squeeze(-1), PREDICTED_MAX)
+    return trial, replace(moved, marks=state.marks + carried)
 
 
 def landmark_bias(
@@ -163,17 +243,3 @@ def landmark_bias(
     bias = missing.nanmedian(0).values.nan_to_num(0.0)
     length = bias.norm(dim=-1, keepdim=True).clamp_min(1e-9)
     return bias * (limit_mm / (1000 * person.scale * length)).clamp(max=1)
-
-
-def _drawn(data: FrameData, generator: torch.Generator) -> FrameData:
-    """A random part of every frame's points."""
-    count = data.points.shape[1]
-    if count <= POINTS_PER_STEP:
-        return data
-    rows = torch.randperm(count, generator=generator)[:POINTS_PER_STEP]
-    return replace(
-        data,
-        points=data.points[:, rows],
-        normals=data.normals[:, rows],
-        point_weight=data.point_weight[:, rows],
-    )

@@ -151,7 +151,7 @@ def solve_frames(
     """The frames' codes and poses that minimise the stage's energy from `state` on."""
     iterations = stage.iterations if iterations is None else iterations
     with torch.no_grad():
-        data = _drop_wrong_normals(person, data, state)
+        data = drop_wrong_normals(person, data, state)
         kept = normal_equations(person, data, state, stage)
         best = replace(state, marks=kept.marks)
         damping = torch.full_like(kept.energy, 1e-3)
@@ -256,7 +256,7 @@ def _accumulate(
     return weighted @ jacobian, (weighted @ residual_mm[..., None]).squeeze(-1)
 
 
-def _drop_wrong_normals(person: Person, data: FrameData, state: FrameState) -> FrameData:
+def drop_wrong_normals(person: Person, data: FrameData, state: FrameState) -> FrameData:
     """Weight 0 for points whose measured normal opposes the model's surface (hair, mouth, ears)."""
     with_normals = data.normals.norm(dim=-1) > 0.5
     if not bool(with_normals.any()):
@@ -309,7 +309,7 @@ def _step(
     damping: Float[Tensor, "t"],
 ) -> Float[Tensor, "t d"]:
     """The projected, damped Gauss-Newton step of the coupled frames."""
-    size, prior = state.z_exp.shape[1], person.prior
+    prior = person.prior
     weight, steps = _coupling(person, state, stage)
     link = data.linked[:, None] * weight
     hessian, gradient = equations.hessian.clone(), equations.gradient.clone()
@@ -319,12 +319,20 @@ def _step(
     diagonal[1:] += link
     gradient[:-1] -= link * steps
     gradient[1:] += link * steps
+    step = solve_tridiagonal(hessian, link, -gradient, free_unknowns(state, gradient, person))
+    limit = torch.cat([0.5 * (prior.upper - prior.lower).clamp(max=6.0), step.new_full((6,), 0.15)])
+    return torch.minimum(torch.maximum(step, -limit), limit)
+
+
+def free_unknowns(
+    state: FrameState, gradient: Float[Tensor, "t d"], person: Person
+) -> Bool[Tensor, "t d"]:
+    """All but codes at a bound whose gradient points outward."""
+    size, prior = state.z_exp.shape[1], person.prior
     free = torch.ones_like(gradient, dtype=torch.bool)
     codes, slope = state.z_exp, gradient[:, :size]
     free[:, :size] = ~((codes <= prior.lower) & (slope > 0) | (codes >= prior.upper) & (slope < 0))
-    step = solve_tridiagonal(hessian, link, -gradient, free)
-    limit = torch.cat([0.5 * (prior.upper - prior.lower).clamp(max=6.0), step.new_full((6,), 0.15)])
-    return torch.minimum(torch.maximum(step, -limit), limit)
+    return free
 
 
 def solve_tridiagonal(

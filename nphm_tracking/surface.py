@@ -27,16 +27,27 @@ def surface_distance(
     The distance to the surface point found by following the gradient: never less than the true
     distance but for what is left of |SDF|, which is added.
     """
+    place = surface_foot(model, points, z_geo, z_exp, rounds)
+    left, slope = _signed_distance(model, place, model.compress(z_geo), z_geo, z_exp)
+    rest = left.abs() / slope.norm(dim=1).clamp_min(SLOPE_MIN)
+    return (place - points).norm(dim=1) + rest
+
+
+def surface_foot(
+    model: HeadModel,
+    points: Float[Tensor, "n 3"],
+    z_geo: Float[Tensor, "g"],
+    z_exp: Float[Tensor, "e"],
+    rounds: int = 8,
+) -> Float[Tensor, "n 3"]:
+    """The points of the posed surface that are reached from posed points, head units."""
     place = points.detach().clone()
     identity = model.compress(z_geo)
-    left = torch.zeros_like(place[:, 0])
     for _ in range(rounds):
         left, slope = _signed_distance(model, place, identity, z_geo, z_exp)
         step = left[:, None] * slope / slope.square().sum(1, keepdim=True).clamp_min(SLOPE_MIN**2)
         place = place - step * (STEP_MAX / step.norm(dim=1, keepdim=True).clamp_min(STEP_MAX))
-    left, slope = _signed_distance(model, place, identity, z_geo, z_exp)
-    rest = left.abs() / slope.norm(dim=1).clamp_min(SLOPE_MIN)
-    return (place - points).norm(dim=1) + rest
+    return place
 
 
 def _signed_distance(

@@ -77,11 +77,10 @@ def solve_stages(
         if stage.kind is not StageKind.sequential:
             path = folder / "state" / f"{label}.safetensors"
             chosen = choose_keyframes(observed, stage.frames, config.seed)
-            seed = config.seed + 1000 * number
             solution = _once(
                 path,
                 solution,
-                lambda now, s=stage, c=chosen, n=seed: _identity(observed, now, s, c, n),
+                lambda now, s=stage, c=chosen: _identity(observed, now, s, c),
             )
             say(f"track {label}: identity from {len(chosen.rows)} frames, {_state_of(solution)}")
         if stage.kind is not StageKind.keyframe:
@@ -134,7 +133,7 @@ def thinned(data: FrameData, count: int) -> FrameData:
 
 
 def _identity(
-    observed: list[Observed], solution: Solution, stage: StageConfig, chosen: Keyframes, seed: int
+    observed: list[Observed], solution: Solution, stage: StageConfig, chosen: Keyframes
 ) -> Solution:
     """Identity, scale and landmark offsets from the chosen frames, whose codes move too.
 
@@ -152,9 +151,7 @@ def _identity(
         for number in range(stage.rounds):
             use = rest if first and number == 0 and bool(rest.any()) else torch.ones_like(rest)
             part = solve_frames(person, data[use], state[use], stage)
-            person, part = fit_identity(
-                person, data[use], part, bias, geometry, stage, seed + number
-            )
+            person, part = fit_identity(person, data[use], part, bias, geometry, stage)
             state = _merged(state, part, use)
             if first and bool(rest.any()):
                 bias = landmark_bias(person, data[rest], state[rest])

@@ -72,10 +72,12 @@ class AnalyticHead(nn.Module):
         away = points[..., None, :] - CENTRES.to(points)
         bump = torch.exp(-away.square().sum(-1) / (2 * REACH**2))
         offsets = (bump * z_exp[:, None]) @ DIRECTIONS.to(points)
-        return offsets, torch.zeros_like(points[..., :2])
+        # An identity does not matter here, but as in any head model it could.
+        return offsets + 0 * identity[:, None, :1], torch.zeros_like(points[..., :2])
 
     def sdf(self, canonical: Tensor, z_geo: Tensor) -> Tensor:
         position, radii = canonical[..., :3], self.radii(z_geo)
+        radii = radii if z_geo.dim() == 1 else radii[..., None, :]
         inner = (position / radii).norm(dim=-1)
         slope = (position / radii.square()).norm(dim=-1).clamp_min(1e-6)
         body = inner * (inner - 1) / slope

@@ -8,7 +8,8 @@ from npga.capture.synthetic.people import EXPRESSIONS
 from npga.core.errors import TrackError
 from npga.core.rotations import matrix_from_rotvec
 from npga.core.similarity import Similarity
-from nphm_tracking.fit_points import PointFitConfig, fit_points, linearise_head
+from nphm_tracking.energies import linearise_head
+from nphm_tracking.fit_points import PointFitConfig, fit_points
 from nphm_tracking.model.head_model import Codes, HeadModel
 from nphm_tracking.model.load import load_head_model
 from nphm_tracking.surface import surface_distance

@@ -22,9 +22,9 @@ STAGES = [
         rounds=3,
         points=250,
         iterations=4,
-        identity_steps=60,
-        identity_rate=0.05,
+        identity_steps=5,
         geometry=0.001,
+        size=0.0,
         code=1e-4,
         sparsity=1e-4,
     ),
@@ -34,9 +34,9 @@ STAGES = [
         frames=12,
         points=250,
         iterations=4,
-        identity_steps=60,
-        identity_rate=0.02,
+        identity_steps=5,
         geometry=0.001,
+        size=0.0,
         code=1e-4,
         sparsity=1e-4,
         smooth_code=1e-4,
@@ -143,9 +143,9 @@ def test_interrupted_run_resumes_to_the_same_numbers(
 
 
 def _only_joint(real):
-    def checked(observed, solution, stage, chosen, seed):
+    def checked(observed, solution, stage, chosen):
         assert stage.kind is StageKind.joint, "the kept keyframe stage ran again"
-        return real(observed, solution, stage, chosen, seed)
+        return real(observed, solution, stage, chosen)
 
     return checked
 

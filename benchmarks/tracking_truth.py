@@ -1,0 +1,155 @@
+"""The exact heads of the rendered captures, and how far a track is from them.
+
+Surface: true vertices of the face region (ICT-FaceKit's ``face_narrow``, whatever of it is skin)
+against the tracked surface. Pose: after one constant alignment per sequence, since a head model's
+own axes are a convention. Metres in world space; results in millimetres and degrees.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from npga.core.similarity import Similarity, fit_similarity
+from nphm_tracking.model.head_model import HeadModel
+from nphm_tracking.result import SequenceTrack, Track
+from nphm_tracking.surface import surface_distance, surface_foot
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+ICT = SHARED / "data" / "ict_facekit.npz"
+TRUTH = SHARED / "captures" / "ground_truth"
+CAPTURE = SHARED / "captures" / "nersemble_like"
+POINTS_PER_FRAME = 1200
+
+
+def truth_available() -> bool:
+    """Whether captures, ground truth and head shapes lie beside the project."""
+    return ICT.is_file() and (TRUTH / "rebuild.py").is_file() and CAPTURE.is_dir()
+
+
+@cache
+def _rebuild() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("rebuild", TRUTH / "rebuild.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(TRUTH / "rebuild.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def face_vertices() -> Tensor:
+    """Numbers of the face region's vertices."""
+    with np.load(ICT) as held:
+        groups = {
+            str(n): r for n, r in zip(held["group_names"], held["group_face_range"], strict=True)
+        }
+        quads = held["faces_quad"][slice(*groups["face_narrow"])]
+    return torch.from_numpy(np.unique(quads[quads >= 0]).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class TrueFrame:
+    """One frame of a rendered capture."""
+
+    face: Float[Tensor, "n 3"]
+    """Vertices of the face region, world metres."""
+    world_from_model: Float[Tensor, "4 4"]
+    """Rigid part: ICT's frame in metres."""
+
+
+def true_frame(participant: str, sequence: str, frame: int) -> TrueFrame:
+    """The exact face and head pose of a frame."""
+    vertices, _ = _rebuild().rebuild(str(ICT), str(TRUTH / participant), sequence, frame)
+    with np.load(TRUTH / participant / f"{sequence}.npz") as held:
+        matrix = torch.from_numpy(held["world_from_model"][frame]).double()
+    matrix[:3, :3] = matrix[:3, :3] * 100  # ICT counts in centimetres
+    return TrueFrame(torch.from_numpy(vertices)[face_vertices()], matrix)
+
+
+def frame_distances_mm(
+    model: HeadModel, track: Track, sequence: str, row: int, scale: float = 1.0
+) -> Float[Tensor, "n"]:
+    """Distances of true face vertices to the tracked surface of one frame.
+
+    ``scale`` resizes the truth about the world's origin (monocular tracks know no scale).
+    """
+    found = track.sequences[sequence]
+    truth = true_frame(track.participant, sequence, int(found.frames[row]))
+    order = torch.randperm(len(truth.face), generator=torch.Generator().manual_seed(row))
+    points = truth.face[order[:POINTS_PER_FRAME]] * scale
+    pose = found.world_from_head[row]
+    local = pose.inverse().apply(points)
+    distance = surface_distance(model, local, track.z_geo, found.z_exp[row])
+    return 1000 * pose.scale * distance / scale
+
+
+@dataclass(frozen=True)
+class PoseErrors:
+    """Per frame, after one constant alignment."""
+
+    degrees: Float[Tensor, "t"]
+    millimetres: Float[Tensor, "t"]
+
+
+def pose_errors(participant: str, sequence: str, found: SequenceTrack) -> PoseErrors:
+    """Head pose against truth, failed frames left out; position = the middle of the face."""
+    rows = torch.nonzero(found.ok).flatten()
+    frames = [true_frame(participant, sequence, int(found.frames[r])) for r in rows]
+    true = torch.stack([f.world_from_model for f in frames])
+    ours = Similarity(
+        found.world_from_head.scale[rows].double(),
+        found.world_from_head.rotation[rows].double(),
+        found.world_from_head.translation[rows].double(),
+    )
+    apart = ours.rotation.mT @ true[:, :3, :3]
+    between = _mean_rotation(apart)
+    left = (ours.rotation @ between).mT @ true[:, :3, :3]
+    cosine = (left.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
+    degrees = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
+    inverse = torch.linalg.inv(true[0])
+    middle = (frames[0].face.double().mean(0) - true[0][:3, 3]) @ inverse[:3, :3].T
+    centre = true[:, :3, :3] @ middle + true[:, :3, 3]
+    local = ours.inverse().apply(centre[:, None])[:, 0].mean(0)
+    moved = ours.apply(local.expand(len(rows), 1, 3))[:, 0]
+    return PoseErrors(degrees, 1000 * (moved - centre).norm(dim=1))
+
+
+def _mean_rotation(rotations: Float[Tensor, "t 3 3"]) -> Float[Tensor, "3 3"]:
+    left, _, right = torch.linalg.svd(rotations.mean(0))
+    sign = torch.ones(3).to(rotations)
+    sign[2] = torch.sign(torch.linalg.det(left @ right))
+    return left @ torch.diag(sign) @ right
+
+
+def monocular_scale(track: Track, model: HeadModel, sequence: str, rows: list[int]) -> float:
+    """One factor on the truth that makes it as large as a track without scale, about the camera.
+
+    World = camera coordinates there, so sizes and distances shrink together.
+    """
+    factors = []
+    for row in rows:
+        found = track.sequences[sequence]
+        truth = true_frame(track.participant, sequence, int(found.frames[row])).face
+        pose = found.world_from_head[row]
+        foot = surface_foot(model, pose.inverse().apply(truth), track.z_geo, found.z_exp[row])
+        factors.append(float(fit_similarity(truth, pose.apply(foot)).scale))
+    return float(np.median(factors))
+
+
+def between_tracks_mm(
+    model: HeadModel, one: Track, other: Track, sequence: str, row: int
+) -> Float[Tensor, "n"]:
+    """How far one track's posed face is from another track's surface."""
+    first, second = one.sequences[sequence], other.sequences[sequence]
+    truth = true_frame(one.participant, sequence, int(first.frames[row])).face[::6]
+    pose, again = first.world_from_head[row], second.world_from_head[row]
+    foot = surface_foot(model, pose.inverse().apply(truth), one.z_geo, first.z_exp[row])
+    local = again.inverse().apply(pose.apply(foot))
+    return 1000 * again.scale * surface_distance(model, local, other.z_geo, second.z_exp[row])

@@ -98,6 +98,7 @@ class TrackConfig:
     sequences: list[str] = knob([], "names or prefixes; empty = all")
     every: int = knob(1, "track every n-th frame")
     frames_max: int | None = knob(None, "at most so many frames of each sequence")
+    cameras: list[str] = knob([], "serials to use; empty = all, one = monocular (landmarks only)")
     cameras_for_landmarks: int = knob(8, "the so many most frontal cameras see the landmarks")
     head_model: str | None = knob(None, "head model file; null = the open prior that ships")
     landmarks: LandmarkSource = knob(LandmarkSource.auto, "auto, capture, mediapipe or none")

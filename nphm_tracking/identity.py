@@ -27,18 +27,15 @@ from nphm_tracking.energies import (
     linearise_head,
     robust_weight,
 )
+from nphm_tracking.frames import FrameData, FrameState, LandmarkMiss, Person, to_head
 from nphm_tracking.head import CodePrior, canonical_landmarks
 from nphm_tracking.solve import (
     PREDICTED_MAX,
-    FrameData,
-    FrameState,
     NormalEquations,
-    Person,
     cross_matrix,
     drop_wrong_normals,
     free_unknowns,
     normal_equations,
-    to_head,
 )
 
 TRIES = 5
@@ -133,7 +130,7 @@ def _arrow(
     weight = stage.surface * data.point_weight / total
     weight = weight * robust_weight(own.residual_mm, stage.surface_scale_mm)
     points = to_head(data.points, state, person.scale)
-    for t in range(frames):
+    for t in range(frames if data.points.shape[1] else 0):
         rows = linearise_head(person.model, points[t], person.z_geo, state.z_exp[t])[1] * to_mm
         residual = own.residual_mm[t, :, None]  # measured in mm, it shrinks with the scale
         by_shared = torch.cat([rows[:, :size], rows[:, -1:] - residual], dim=1)
@@ -153,17 +150,19 @@ def _landmark_terms(
     """What the landmarks add to shared block, cross blocks and shared gradient."""
     to_mm = 1000 * person.scale
     posed = person.posed_landmarks(state)
-    observed = to_head(data.landmarks, state, person.scale)
-    error = (posed.marks - observed) * to_mm
+    miss = LandmarkMiss.of(data, state, posed.marks, person.scale)
+    error = miss.error * to_mm
     share = data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
     weight = stage.landmark * share * (posed.error < LOST_UNITS)
     weight = weight * robust_weight(error.norm(dim=-1), stage.landmark_scale_mm)
     weight = weight.repeat_interleave(3, 1)
     by_geometry = geometry_slopes(person.model, state.marks, posed, person.z_geo, state.z_exp)
     by_scale = -posed.marks[..., None]  # of (marks - observed) / scale
-    by_shared = torch.cat([by_geometry[:, :count], by_scale], dim=-1).flatten(1, 2)
-    shift = -torch.eye(3).to(observed).expand(*observed.shape, 3)
-    by_frame = torch.cat([posed.slope, cross_matrix(observed), shift], dim=-1).flatten(1, 2)
+    by_shared = torch.cat([by_geometry[:, :count], by_scale], dim=-1)
+    by_shared = miss.across(by_shared).flatten(1, 2)
+    turned = cross_matrix(miss.observed)
+    shift = -torch.eye(3).to(turned).expand_as(turned)
+    by_frame = miss.across(torch.cat([posed.slope, turned, shift], dim=-1)).flatten(1, 2)
     weighted = (by_shared * to_mm * weight[..., None]).mT
     return (
         (weighted @ (by_shared * to_mm)).sum(0),
@@ -232,11 +231,12 @@ def landmark_bias(
     if not data.landmarks.shape[1] or not len(data.landmarks):
         return torch.zeros_like(person.landmarks)
     with torch.no_grad():
-        observed = to_head(data.landmarks, state, person.scale)
         base = canonical_landmarks(person.model, person.z_geo)
         if person.slopes is not None:
-            error = observed - carried_landmarks(base, person.slopes, state.z_exp).marks
+            posed = carried_landmarks(base, person.slopes, state.z_exp).marks
+            error = -LandmarkMiss.of(data, state, posed, person.scale).error
         else:
+            observed = to_head(data.landmarks, state, person.scale)
             error = landmark_residual(person.model, observed, base, person.z_geo, state.z_exp)
     seen = data.landmark_weight > 0
     missing = torch.where(seen[..., None], error, torch.nan)

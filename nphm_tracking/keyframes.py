@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from nphm_tracking.frames import FrameData, FrameState
 from nphm_tracking.observe import Observed
-from nphm_tracking.solve import FrameData, FrameState
 
 REST_WEIGHT = 30.0
 """Factor on the code prior of frames at rest."""
@@ -95,9 +95,15 @@ def gather(
         landmark_weight=torch.cat([d.landmark_weight for d in datas]),
         linked=torch.zeros(len(datas) - 1),
         code_weight=torch.cat([d.code_weight for d in datas]),
+        landmark_ray=_joined_rays(datas),
     )
     state = FrameState(*(torch.cat(parts) for parts in zip(*map(_parts, found), strict=True)))
     return joined, state
+
+
+def _joined_rays(datas: list[FrameData]) -> Tensor | None:
+    rays = [d.landmark_ray for d in datas if d.landmark_ray is not None]
+    return torch.cat(rays) if len(rays) == len(datas) else None
 
 
 def scatter(

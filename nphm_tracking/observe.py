@@ -21,6 +21,7 @@ from npga.core.similarity import Similarity
 from nphm_tracking.align import align_cloud, align_landmarks
 from nphm_tracking.clouds import clean_cloud, draw_points, face_rows, reconstruct_cloud
 from nphm_tracking.config import CloudSource, LandmarkSource, TrackConfig
+from nphm_tracking.frames import FrameData
 from nphm_tracking.landmarks import (
     DETAIL_IDS,
     LandmarkDetector,
@@ -30,7 +31,7 @@ from nphm_tracking.landmarks import (
     frontal_cameras,
     triangulate,
 )
-from nphm_tracking.solve import FrameData
+from nphm_tracking.monocular import lift_landmarks
 
 DETECTION_WIDTH = 550
 """Pictures are shrunk to this width for detection: a quarter of NeRSemble's."""
@@ -77,6 +78,11 @@ def landmark_source(
 
     `known`: number of landmarks that the head model knows.
     """
+    if len(config.cameras) == 1 and (known == 0 or config.landmarks is LandmarkSource.none):
+        raise TrackError(
+            "One camera alone is tracked by landmarks, and there are none.",
+            "Use a head model that knows landmarks (the open prior) and landmarks=auto.",
+        )
     if known == 0:
         if config.landmarks in (LandmarkSource.capture, LandmarkSource.mediapipe):
             raise TrackError(
@@ -101,11 +107,21 @@ def landmark_source(
     return LandmarkSource.none
 
 
-def gather_landmarks(
+@dataclass(frozen=True)
+class SeenLandmarks:
+    """Where the used landmarks are in the pictures of one sequence."""
+
+    pixels: Float[Tensor, "t c l 2"]
+    confidence: Float[Tensor, "t c l"]
+    cameras: Cameras
+    """At the pixels' size."""
+
+
+def see_landmarks(
     capture: Capture, names: list[str], source: LandmarkSource, mean: MeanHead, config: TrackConfig
-) -> dict[str, Landmarks3D]:
-    """Triangulated landmarks of every sequence: those that are used."""
-    found: dict[str, Landmarks3D] = {}
+) -> dict[str, SeenLandmarks]:
+    """The used landmarks of every sequence, stored or detected."""
+    found: dict[str, SeenLandmarks] = {}
     detector: LandmarkDetector | None = None
     if source is LandmarkSource.mediapipe:
         detector = MediaPipeDetector()
@@ -113,7 +129,7 @@ def gather_landmarks(
         for name in names:
             frames = frames_of(capture, name, config)
             pixels, confidence, cameras = (
-                _stored_pixels(capture, name, frames)
+                _stored_pixels(capture, name, frames, config)
                 if detector is None
                 else _detected_pixels(capture, name, frames, detector, config)
             )
@@ -124,14 +140,33 @@ def gather_landmarks(
                     f"number {max(used)}.",
                     "Landmarks must be in MediaPipe's order of 478.",
                 )
-            found[name] = triangulate(
-                pixels[:, :, used],
-                confidence[:, :, used],
-                cameras,
-                error_max_px=config.landmark_error_px * cameras.width,
-            )
+            found[name] = SeenLandmarks(pixels[:, :, used], confidence[:, :, used], cameras)
             shown.update()
     return found
+
+
+def triangulated(seen: dict[str, SeenLandmarks], config: TrackConfig) -> dict[str, Landmarks3D]:
+    """World points of the landmarks of every sequence."""
+    return {
+        name: triangulate(
+            one.pixels,
+            one.confidence,
+            one.cameras,
+            error_max_px=config.landmark_error_px * one.cameras.width,
+        )
+        for name, one in seen.items()
+    }
+
+
+def used_cameras(serials: tuple[str, ...], config: TrackConfig) -> tuple[str, ...]:
+    """Those of ``config.cameras``, or all; raises TrackError where none is left."""
+    used = tuple(s for s in serials if s in config.cameras) if config.cameras else tuple(serials)
+    if not used:
+        raise TrackError(
+            f"None of the cameras {', '.join(config.cameras)} has a video here.",
+            f"Choose from {', '.join(serials)}.",
+        )
+    return used
 
 
 def _detected_pixels(
@@ -140,14 +175,15 @@ def _detected_pixels(
     info = capture.sequence(name)
     width = min(info.width, DETECTION_WIDTH)
     height = round(info.height * width / info.width)
-    serials = frontal_cameras(capture.cameras(info.serials), config.cameras_for_landmarks)
+    usable = used_cameras(info.serials, config)
+    serials = frontal_cameras(capture.cameras(usable), config.cameras_for_landmarks)
     views = capture.views(name, frames, serials, width, height, config.cache)
     pixels, confidence = detect_landmarks(views.images, detector)
     return pixels, confidence, views.cameras
 
 
 def _stored_pixels(
-    capture: Capture, name: str, frames: list[int]
+    capture: Capture, name: str, frames: list[int], config: TrackConfig
 ) -> tuple[Tensor, Tensor, Cameras]:
     stored = capture.landmarks(name)
     if stored is None:
@@ -155,8 +191,10 @@ def _stored_pixels(
     place = {frame: row for row, frame in enumerate(stored.frames)}
     rows = torch.tensor([place.get(frame, -1) for frame in frames])
     confidence = stored.confidence[rows] * (rows >= 0)[:, None, None]
-    cameras = capture.cameras(stored.serials, stored.width, stored.height)
-    return stored.points[rows], confidence, cameras
+    usable = used_cameras(tuple(stored.serials), config)
+    column = [stored.serials.index(serial) for serial in usable]
+    cameras = capture.cameras(usable, stored.width, stored.height)
+    return stored.points[rows][:, column], confidence[:, column], cameras
 
 
 def first_poses(
@@ -230,6 +268,27 @@ def observe_sequence(
     return Observed(name, fps, torch.tensor(frames), data, start, enough)
 
 
+def observe_monocular(
+    capture: Capture, name: str, seen: SeenLandmarks, mean: MeanHead, config: TrackConfig
+) -> Observed:
+    """Landmarks of one camera: rays, no points; poses by POSIT, a head unit taken as 0.25 m."""
+    lifted = lift_landmarks(seen.pixels[:, 0], seen.confidence[:, 0], seen.cameras, mean.landmarks)
+    frames = frames_of(capture, name, config)
+    empty = torch.zeros(len(frames), 0)
+    data = FrameData(
+        points=torch.zeros(len(frames), 0, 3),
+        normals=torch.zeros(len(frames), 0, 3),
+        point_weight=empty,
+        landmarks=lifted.points,
+        landmark_weight=lifted.weight * landmark_weights(mean.landmark_ids, config),
+        linked=(lifted.found[1:] & lifted.found[:-1]).float(),
+        code_weight=torch.ones(len(frames)),
+        landmark_ray=lifted.ray,
+    )
+    fps = capture.sequence(name).fps
+    return Observed(name, fps, torch.tensor(frames), data, lifted.start, lifted.found)
+
+
 def landmark_weights(ids: tuple[int, ...], config: TrackConfig) -> Float[Tensor, "l"]:
     """1, and more for lips, lids, brows and irises, which clouds show badly."""
     return torch.tensor([config.detail_weight if index in DETAIL_IDS else 1.0 for index in ids])
@@ -244,7 +303,8 @@ def frame_cloud(capture: Capture, name: str, frame: int, config: TrackConfig) ->
         raise TrackError(
             f"The capture has no point clouds for {name}.", "Give clouds=auto or clouds=colmap."
         )
-    views = capture.views(name, [frame], None, None, None, config.cache)
+    serials = used_cameras(capture.sequence(name).serials, config)
+    views = capture.views(name, [frame], serials, None, None, config.cache)
     return reconstruct_cloud(views.images[0], views.cameras, views.mattes[0])
 
 

@@ -16,18 +16,20 @@ from npga.core.progress import bar, say
 from npga.core.store import write_json
 from nphm_tracking.config import LandmarkSource, TrackConfig
 from nphm_tracking.head import TrackableHead, canonical_landmarks, geometry_prior
-from nphm_tracking.landmarks import used_landmarks
+from nphm_tracking.landmarks import Landmarks3D, used_landmarks
 from nphm_tracking.model.head_model import Codes
 from nphm_tracking.model.load import load_head_model
 from nphm_tracking.observe import (
     MeanHead,
     Observed,
     first_poses,
-    gather_landmarks,
     landmark_source,
     load_observed,
+    observe_monocular,
     observe_sequence,
     save_observed,
+    see_landmarks,
+    triangulated,
 )
 from nphm_tracking.report import write_report
 from nphm_tracking.result import TRACK_FILE, Track, load_track, save_track
@@ -103,25 +105,38 @@ def observe(
     source = landmark_source(capture, names, model.landmark_count, config)
     mean = mean_head(model, with_landmarks=source is not LandmarkSource.none)
     if not all(path.exists() for path in paths):
-        landmarks = {}
+        seen = {}
         if source is not LandmarkSource.none:
-            landmarks = gather_landmarks(capture, names, source, mean, config)
-        poses = first_poses(capture, names, landmarks, mean, config)
-        with bar("surface points", len(names)) as shown:
+            seen = see_landmarks(capture, names, source, mean, config)
+        if len(config.cameras) == 1:
             for name, path in zip(names, paths, strict=True):
-                one = observe_sequence(
-                    capture, name, landmarks.get(name), poses[name], mean, config
-                )
-                save_observed(one, path)
-                shown.update()
+                save_observed(observe_monocular(capture, name, seen[name], mean, config), path)
+        else:
+            _observe_clouds(capture, names, triangulated(seen, config), mean, config, paths)
     observed = [load_observed(path) for path in paths]
     frames = sum(len(one.frames) for one in observed)
     usable = sum(int(one.enough.sum()) for one in observed)
     say(
-        f"track: {frames} frames of {len(names)} sequences, {usable} with enough points, "
+        f"track: {frames} frames of {len(names)} sequences, {usable} with enough to see, "
         f"landmarks: {source.value}"
     )
     return observed, source
+
+
+def _observe_clouds(
+    capture: Capture,
+    names: list[str],
+    landmarks: dict[str, Landmarks3D],
+    mean: MeanHead,
+    config: TrackConfig,
+    paths: list[Path],
+) -> None:
+    poses = first_poses(capture, names, landmarks, mean, config)
+    with bar("surface points", len(names)) as shown:
+        for name, path in zip(names, paths, strict=True):
+            one = observe_sequence(capture, name, landmarks.get(name), poses[name], mean, config)
+            save_observed(one, path)
+            shown.update()
 
 
 def mean_head(model: TrackableHead, with_landmarks: bool) -> MeanHead:

@@ -14,21 +14,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
-from npga.core.similarity import Similarity
+from npga.core.rotations import rotvec_from_matrix
 from nphm_tracking.config import StageConfig
 from nphm_tracking.energies import (
     LOST_UNITS,
     Linearised,
     PosedLandmarks,
-    carried_landmarks,
-    follow_landmarks,
     limited,
     linearise_surface,
     robust_loss,
     robust_weight,
 )
-from nphm_tracking.head import CodePrior, TrackableHead
+from nphm_tracking.frames import FrameData, FrameState, LandmarkMiss, Person, to_head
 
 CHUNK_POINTS = 16384
 """Points per network pass: bounds the memory, changes no result."""
@@ -36,88 +33,6 @@ PREDICTED_MAX = 0.1
 """Farthest that one step may carry a posed landmark, head units (25 mm)."""
 LEVER_UNITS = 0.4
 """A rotation step counts as the motion of a point this far from the origin (a face's radius)."""
-
-
-@dataclass(frozen=True)
-class FrameState:
-    """Unknowns of `t` frames."""
-
-    z_exp: Float[Tensor, "t e"]
-    rotation: Float[Tensor, "t 3 3"]
-    """Of world_from_head."""
-    translation: Float[Tensor, "t 3"]
-    """Of world_from_head, metres."""
-    marks: Float[Tensor, "t l 3"]
-    """Where the landmarks of this expression are, head units."""
-
-    def __getitem__(self, index: slice | Tensor) -> "FrameState":
-        return FrameState(
-            self.z_exp[index], self.rotation[index], self.translation[index], self.marks[index]
-        )
-
-    def pose(self, scale: Tensor) -> Similarity:
-        """world_from_head of every frame."""
-        return Similarity(scale.expand(len(self.z_exp)), self.rotation, self.translation)
-
-    def moved(self, step: Float[Tensor, "t d"], scale: Tensor, prior: CodePrior) -> "FrameState":
-        """After a step of the unknowns; codes are clipped to their bounds, marks stay."""
-        size = self.z_exp.shape[1]
-        z_exp = torch.minimum(torch.maximum(self.z_exp + step[:, :size], prior.lower), prior.upper)
-        turn = matrix_from_rotvec(step[:, size : size + 3]).transpose(1, 2)
-        rotation = self.rotation @ turn
-        shift = (rotation @ step[:, size + 3 :, None]).squeeze(-1)
-        return FrameState(z_exp, rotation, self.translation - scale * shift, self.marks)
-
-
-@dataclass(frozen=True)
-class FrameData:
-    """What was observed in `t` frames of one sequence, world metres; weight 0 = absent."""
-
-    points: Float[Tensor, "t n 3"]
-    normals: Float[Tensor, "t n 3"]
-    point_weight: Float[Tensor, "t n"]
-    landmarks: Float[Tensor, "t l 3"]
-    landmark_weight: Float[Tensor, "t l"]
-    linked: Float[Tensor, "u"]
-    """[t - 1] 1 = neighbours are coupled; 0 = not (a frame without data)."""
-    code_weight: Float[Tensor, "t"]
-    """Factor on the code term: large where a frame is known to be at rest."""
-
-    def __getitem__(self, index: slice | Tensor) -> "FrameData":
-        """Some frames; they keep no links."""
-        count = len(self.points[index])
-        return FrameData(
-            self.points[index],
-            self.normals[index],
-            self.point_weight[index],
-            self.landmarks[index],
-            self.landmark_weight[index],
-            self.points.new_zeros(max(count - 1, 0)),
-            self.code_weight[index],
-        )
-
-
-@dataclass(frozen=True)
-class Person:
-    """What all frames share."""
-
-    model: TrackableHead
-    z_geo: Float[Tensor, "g"]
-    scale: Float[Tensor, ""]
-    """Metres in one head unit."""
-    landmarks: Float[Tensor, "l 3"]
-    """Canonical positions, personal bias included."""
-    prior: CodePrior
-    slopes: Float[Tensor, "l 3 e"] | None = None
-    """Motion of the landmarks per unit code, where the head model knows it."""
-
-    def posed_landmarks(self, state: FrameState, rounds: int = 2) -> PosedLandmarks:
-        """The landmarks under the state's codes: by the slopes, else by inverting B."""
-        if self.slopes is not None:
-            return carried_landmarks(self.landmarks, self.slopes, state.z_exp)
-        return follow_landmarks(
-            self.model, state.marks, self.landmarks, self.z_geo, state.z_exp, rounds
-        )
 
 
 @dataclass(frozen=True)
@@ -132,13 +47,6 @@ class NormalEquations:
     """The state's landmarks, corrected."""
     slope: Float[Tensor, "t l 3 e"]
     """Their derivative with respect to the codes."""
-
-
-def to_head(
-    points: Float[Tensor, "t n 3"], state: FrameState, scale: Tensor
-) -> Float[Tensor, "t n 3"]:
-    """World metres to head units."""
-    return ((points - state.translation[:, None]) @ state.rotation) / scale
 
 
 def solve_frames(
@@ -191,15 +99,19 @@ def _chunk_equations(
 ) -> NormalEquations:
     size = state.z_exp.shape[1]
     to_mm = 1000 * person.scale
-    points = to_head(data.points, state, person.scale)
-    surface = linearise_surface(person.model, points, person.z_geo, state.z_exp)
-    total = data.point_weight.sum(1, keepdim=True).clamp_min(1)
-    base = stage.surface * data.point_weight / total
-    residual = surface.residual * to_mm
-    hessian, gradient = _accumulate(
-        surface, base * robust_weight(residual, stage.surface_scale_mm), residual, to_mm
-    )
-    energy = (base * robust_loss(residual, stage.surface_scale_mm)).sum(1)
+    residual = data.point_weight
+    hessian = residual.new_zeros(len(residual), size + 6, size + 6)
+    gradient, energy = hessian[..., 0].clone(), residual.new_zeros(len(residual))
+    if data.points.shape[1]:
+        points = to_head(data.points, state, person.scale)
+        surface = linearise_surface(person.model, points, person.z_geo, state.z_exp)
+        total = data.point_weight.sum(1, keepdim=True).clamp_min(1)
+        base = stage.surface * data.point_weight / total
+        residual = surface.residual * to_mm
+        hessian, gradient = _accumulate(
+            surface, base * robust_weight(residual, stage.surface_scale_mm), residual, to_mm
+        )
+        energy = (base * robust_loss(residual, stage.surface_scale_mm)).sum(1)
     marks, slope = state.marks, state.marks.new_zeros(*state.marks.shape, size)
     if data.landmarks.shape[1]:
         posed = person.posed_landmarks(state)
@@ -221,15 +133,15 @@ def _landmark_terms(
 ) -> tuple[Float[Tensor, "t d d"], Float[Tensor, "t d"], Float[Tensor, "t"]]:
     """Hessian, gradient and energy of posed minus observed landmarks; lost landmarks count 0."""
     to_mm = 1000 * scale
-    observed = to_head(data.landmarks, state, scale)
-    error = (posed.marks - observed) * to_mm
+    miss = LandmarkMiss.of(data, state, posed.marks, scale)
+    error = miss.error * to_mm
     length = error.norm(dim=-1)
     share = data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
     base = stage.landmark * share * (posed.error < LOST_UNITS)
     weight = base * robust_weight(length, stage.landmark_scale_mm)
-    turned = cross_matrix(observed)
-    shift = -torch.eye(3).to(observed).expand_as(turned)
-    jacobian = torch.cat([posed.slope, turned, shift], -1).flatten(1, 2)
+    turned = cross_matrix(miss.observed)
+    shift = -torch.eye(3).to(turned).expand_as(turned)
+    jacobian = miss.across(torch.cat([posed.slope, turned, shift], -1)).flatten(1, 2)
     lined = Linearised(error.flatten(1) / to_mm, jacobian, jacobian[..., -3:])
     hessian, gradient = _accumulate(lined, weight.repeat_interleave(3, 1), error.flatten(1), to_mm)
     energy = (base * robust_loss(length, stage.landmark_scale_mm)).sum(1)

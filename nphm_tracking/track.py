@@ -18,6 +18,7 @@ from npga.core.progress import bar, say
 from npga.core.store import load_tensors, save_tensors
 from nphm_tracking.align import nearest_true
 from nphm_tracking.config import StageConfig, StageKind, TrackConfig
+from nphm_tracking.frames import FrameData, FrameState, LandmarkMiss, Person
 from nphm_tracking.head import (
     TrackableHead,
     canonical_landmarks,
@@ -29,7 +30,7 @@ from nphm_tracking.identity import fit_identity, landmark_bias
 from nphm_tracking.keyframes import REST_WEIGHT, Keyframes, choose_keyframes, gather, scatter
 from nphm_tracking.observe import Observed
 from nphm_tracking.result import SequenceTrack
-from nphm_tracking.solve import FrameData, FrameState, Person, normal_equations, solve_frames
+from nphm_tracking.solve import normal_equations, solve_frames
 
 UNIT_FORMAT = "npga.track.unit"
 
@@ -179,13 +180,22 @@ def _merged(state: FrameState, part: FrameState, use: Tensor) -> FrameState:
 
 
 def frame_residual_mm(one: Observed, solution: Solution, stage: StageConfig) -> Float[Tensor, "t"]:
-    """Median distance of each frame's face points to the tracked surface; inf without points."""
+    """Median distance of each frame's face points to the tracked surface; inf without points.
+
+    Of one camera, which gives no points: the landmarks' median distance to their rays.
+    """
+    state = solution.states[one.name]
+    if one.data.landmark_ray is not None:
+        marks = solution.person.posed_landmarks(state).marks
+        miss = LandmarkMiss.of(one.data, state, marks, solution.person.scale)
+        apart = 1000 * solution.person.scale * miss.error.norm(dim=-1)
+        apart = torch.where(one.data.landmark_weight > 0, apart, torch.nan)
+        return apart.nanmedian(1).values.nan_to_num(torch.inf)
     data = replace(
         one.data,
         landmarks=one.data.landmarks[:, :0],
         landmark_weight=one.data.landmark_weight[:, :0],
     )
-    state = solution.states[one.name]
     state = replace(state, marks=state.marks[:, :0])
     with torch.no_grad():
         found = normal_equations(solution.person, data, state, stage)

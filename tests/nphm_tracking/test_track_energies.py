@@ -20,8 +20,9 @@ from nphm_tracking.energies import (
     smooth_energy,
     surface_residual,
 )
+from nphm_tracking.frames import FrameData, FrameState, Person, to_head
 from nphm_tracking.head import expression_prior
-from nphm_tracking.solve import FrameData, FrameState, Person, normal_equations, to_head
+from nphm_tracking.solve import normal_equations
 
 FRAMES, POINTS, LANDMARKS = 3, 6, 5
 

@@ -9,9 +9,10 @@ from test_track_energies import FRAMES, scene  # noqa: F401  the fixture
 
 from nphm_tracking.config import StageConfig
 from nphm_tracking.energies import follow_landmarks, geometry_slopes
+from nphm_tracking.frames import FrameData, FrameState, Person
 from nphm_tracking.head import canonical_landmarks, geometry_prior
 from nphm_tracking.identity import Arrow, _arrow, fit_identity
-from nphm_tracking.solve import FrameData, FrameState, Person, normal_equations
+from nphm_tracking.solve import normal_equations
 
 STAGE = StageConfig(code=0.3, sparsity=0.2, surface=1.5, landmark=0.7, geometry=0.4, size=2.0)
 

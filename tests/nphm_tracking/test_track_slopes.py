@@ -10,13 +10,14 @@ from npga.core.rotations import matrix_from_rotvec
 from nphm_tracking import load_head_model
 from nphm_tracking.config import StageConfig, TrackConfig, default_stages
 from nphm_tracking.energies import carried_landmarks
+from nphm_tracking.frames import FrameData, FrameState, Person
 from nphm_tracking.head import (
     canonical_landmarks,
     expression_prior,
     geometry_prior,
     landmark_slopes,
 )
-from nphm_tracking.solve import FrameData, FrameState, Person, solve_frames
+from nphm_tracking.solve import solve_frames
 
 SCALE = 0.25
 

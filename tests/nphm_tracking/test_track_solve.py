@@ -9,8 +9,9 @@ from analytic_head import AnalyticHead
 
 from npga.core.rotations import matrix_from_rotvec
 from nphm_tracking.config import StageConfig
+from nphm_tracking.frames import FrameData, FrameState, Person
 from nphm_tracking.head import expression_prior
-from nphm_tracking.solve import FrameData, FrameState, Person, solve_frames, solve_tridiagonal
+from nphm_tracking.solve import solve_frames, solve_tridiagonal
 
 STAGE = StageConfig(code=1e-5, sparsity=0.0, iterations=10)
 FRAMES = 5

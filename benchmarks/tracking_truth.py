@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from npga.core.similarity import Similarity, fit_similarity
+from npga.core.similarity import Similarity
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.result import SequenceTrack, Track
 from nphm_tracking.surface import surface_distance, surface_foot
@@ -73,21 +73,58 @@ def true_frame(participant: str, sequence: str, frame: int) -> TrueFrame:
     return TrueFrame(torch.from_numpy(vertices)[face_vertices()], matrix)
 
 
-def frame_distances_mm(
-    model: HeadModel, track: Track, sequence: str, row: int, scale: float = 1.0
-) -> Float[Tensor, "n"]:
-    """Distances of true face vertices to the tracked surface of one frame.
+@dataclass(frozen=True)
+class Scaling:
+    """The truth resized about a camera's centre: what one camera cannot tell apart."""
 
-    ``scale`` resizes the truth about the world's origin (monocular tracks know no scale).
-    """
+    centre: Float[Tensor, "3"]
+    factor: float
+
+    def of(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Where resized points are."""
+        return self.centre + self.factor * (points - self.centre)
+
+
+AS_IT_IS = Scaling(torch.zeros(3), 1.0)
+
+
+def frame_distances_mm(
+    model: HeadModel,
+    track: Track,
+    sequence: str,
+    row: int,
+    scaling: Scaling = AS_IT_IS,
+    count: int = POINTS_PER_FRAME,
+) -> Float[Tensor, "n"]:
+    """Distances of true face vertices to the tracked surface of one frame, in true millimetres."""
     found = track.sequences[sequence]
     truth = true_frame(track.participant, sequence, int(found.frames[row]))
     order = torch.randperm(len(truth.face), generator=torch.Generator().manual_seed(row))
-    points = truth.face[order[:POINTS_PER_FRAME]] * scale
+    points = scaling.of(truth.face[order[:count]])
     pose = found.world_from_head[row]
     local = pose.inverse().apply(points)
     distance = surface_distance(model, local, track.z_geo, found.z_exp[row])
-    return 1000 * pose.scale * distance / scale
+    return 1000 * pose.scale * distance / scaling.factor
+
+
+def monocular_scaling(
+    model: HeadModel, track: Track, centre: Float[Tensor, "3"], frames: int = 8
+) -> Scaling:
+    """The one factor for a whole track of one camera that brings the truth nearest to it."""
+    jobs = [
+        (name, int(r))
+        for name, sequence in track.sequences.items()
+        for r in torch.nonzero(sequence.ok).flatten()
+    ]
+    jobs = jobs[:: max(1, len(jobs) // frames)]
+
+    def miss(factor: float) -> float:
+        scaling = Scaling(centre, factor)
+        found = [frame_distances_mm(model, track, n, r, scaling, 150) for n, r in jobs]
+        return float(torch.cat(found).clamp(max=30).mean())
+
+    best = min((0.8 + 0.02 * k for k in range(23)), key=miss)
+    return Scaling(centre, min((best + 0.004 * k for k in range(-5, 6)), key=miss))
 
 
 @dataclass(frozen=True)
@@ -126,21 +163,6 @@ def _mean_rotation(rotations: Float[Tensor, "t 3 3"]) -> Float[Tensor, "3 3"]:
     sign = torch.ones(3).to(rotations)
     sign[2] = torch.sign(torch.linalg.det(left @ right))
     return left @ torch.diag(sign) @ right
-
-
-def monocular_scale(track: Track, model: HeadModel, sequence: str, rows: list[int]) -> float:
-    """One factor on the truth that makes it as large as a track without scale, about the camera.
-
-    World = camera coordinates there, so sizes and distances shrink together.
-    """
-    factors = []
-    for row in rows:
-        found = track.sequences[sequence]
-        truth = true_frame(track.participant, sequence, int(found.frames[row])).face
-        pose = found.world_from_head[row]
-        foot = surface_foot(model, pose.inverse().apply(truth), track.z_geo, found.z_exp[row])
-        factors.append(float(fit_similarity(truth, pose.apply(foot)).scale))
-    return float(np.median(factors))
 
 
 def between_tracks_mm(

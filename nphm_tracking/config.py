@@ -60,6 +60,7 @@ class StageConfig:
     smooth_code: float = knob(0.0, "weight of code steps between neighbouring frames")
     smooth_pose: float = knob(0.0, "weight of pose steps between neighbouring frames, per mm^2")
     geometry: float = knob(0.2, "weight of |(z_geo - mean) / std|^2, mean over its dimensions")
+    geometry_monocular: float = knob(40.0, "the same for one camera, whose landmarks say little")
     size: float = knob(1.5, "weight of the squared logarithm of the head's size against 0.25 m")
 
 

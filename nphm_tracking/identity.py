@@ -64,6 +64,8 @@ def fit_identity(
         damping = 1e-3
         for _ in range(stage.identity_steps):
             arrow = _arrow(person, data, state, own, bias, geometry, stage)
+            if data.landmark_ray is not None:
+                arrow.hold_scale()
             before = float(own.energy.sum()) + _prior_energy(person, data, geometry, stage)
             for _ in range(TRIES):
                 shared, frame = arrow.solve(free_unknowns(state, own.gradient, person), damping)
@@ -89,6 +91,11 @@ class Arrow:
     own: Float[Tensor, "t d d"]
     shared_gradient: Float[Tensor, "s"]
     own_gradient: Float[Tensor, "t d"]
+
+    def hold_scale(self) -> None:
+        """Nothing moves the scale: one camera does not see how large a head is."""
+        self.shared[-1], self.shared[:, -1], self.cross[:, -1] = 0, 0, 0
+        self.shared[-1, -1], self.shared_gradient[-1] = 1, 0
 
     def solve(
         self, free: Bool[Tensor, "t d"], damping: float
@@ -123,7 +130,7 @@ def _arrow(
     stage: StageConfig,
 ) -> Arrow:
     frames, size = len(state.z_exp), len(person.z_geo)
-    shared, gradient = _prior_terms(person, geometry, stage, frames)
+    shared, gradient = _prior_terms(person, geometry, stage, data)
     cross = own.hessian.new_zeros(frames, size + 1, own.hessian.shape[1])
     to_mm = 1000 * person.scale
     total = data.point_weight.sum(1, keepdim=True).clamp_min(1)
@@ -172,13 +179,19 @@ def _landmark_terms(
 
 
 def _prior_terms(
-    person: Person, geometry: CodePrior, stage: StageConfig, frames: int
+    person: Person, geometry: CodePrior, stage: StageConfig, data: FrameData
 ) -> tuple[Float[Tensor, "s s"], Float[Tensor, "s"]]:
-    precision = stage.geometry * frames / len(geometry.std) / geometry.std.square()
+    frames = len(data.points)
+    weight = _geometry_weight(data, stage) * frames
+    precision = weight / len(geometry.std) / geometry.std.square()
     pull = precision * (person.z_geo - geometry.mean)
     size = precision.new_tensor([stage.size * frames])
     larger = torch.log(person.scale / METRES_PER_UNIT)
     return torch.diag(torch.cat([precision, size])), torch.cat([pull, -size * larger])
+
+
+def _geometry_weight(data: FrameData, stage: StageConfig) -> float:
+    return stage.geometry if data.landmark_ray is None else stage.geometry_monocular
 
 
 def _prior_energy(
@@ -186,7 +199,7 @@ def _prior_energy(
 ) -> float:
     unit = (person.z_geo - geometry.mean) / geometry.std
     larger = torch.log(person.scale / METRES_PER_UNIT)
-    each = stage.geometry * unit.square().mean() + stage.size * larger.square()
+    each = _geometry_weight(data, stage) * unit.square().mean() + stage.size * larger.square()
     return float(len(data.points) * each)
 
 

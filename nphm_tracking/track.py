@@ -15,6 +15,7 @@ from torch import Tensor
 
 from npga.core.errors import TrackError
 from npga.core.progress import bar, say
+from npga.core.similarity import Similarity
 from npga.core.store import load_tensors, save_tensors
 from nphm_tracking.align import nearest_true
 from nphm_tracking.config import StageConfig, StageKind, TrackConfig
@@ -158,8 +159,30 @@ def _identity(
                 bias = landmark_bias(person, data[rest], state[rest])
             person = replace(person, landmarks=canonical_landmarks_of(person, bias))
             shown.update()
-    states = scatter(solution.states, observed, chosen, state)
-    return Solution(person, bias, states)
+    _, before = gather(observed, solution.states, chosen)
+    change = common_change(before.pose(solution.person.scale), state.pose(person.scale))
+    states = {k: carried_along(s, change, person.scale) for k, s in solution.states.items()}
+    return Solution(person, bias, scatter(states, observed, chosen, state))
+
+
+def common_change(before: Similarity, after: Similarity) -> Similarity:
+    """The motion in head space that keyframes share: where the identity moved its own origin."""
+    moved = before.inverse().compose(after)
+    middle = moved.mean()
+    return Similarity(middle.scale, middle.rotation, moved.translation.median(0).values)
+
+
+def carried_along(state: FrameState, change: Similarity, scale: Tensor) -> FrameState:
+    """All frames after the common change, with the keyframes' new scale."""
+    frames = len(state.z_exp)
+    pose = state.pose(scale / change.scale).compose(
+        Similarity(
+            change.scale.expand(frames),
+            change.rotation.expand(frames, -1, -1),
+            change.translation.expand(frames, -1),
+        )
+    )
+    return replace(state, rotation=pose.rotation, translation=pose.translation)
 
 
 def canonical_landmarks_of(person: Person, bias: Float[Tensor, "l 3"]) -> Float[Tensor, "l 3"]:

@@ -142,8 +142,10 @@ def check_scale(metres_per_unit: float) -> None:
     """Refuse a scale that no human head has: units or calibration are wrong."""
     low, high = SCALE_RANGE
     if not low < metres_per_unit < high:
+        looks = ", which looks like millimetres" if 100 < metres_per_unit < 500 else ""
         raise TrackError(
-            f"Aligning gives {metres_per_unit:.4g} metres per head unit, not {low} to {high}.",
+            f"Aligning gives {metres_per_unit:.4g} metres per head unit{looks}, "
+            f"not {low} to {high}.",
             "The calibration must be in metres (npga capture check shows the head's place).",
         )
 

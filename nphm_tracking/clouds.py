@@ -18,9 +18,11 @@ from torch import Tensor
 
 from npga.capture.types import PointCloud
 from npga.core.cameras import Cameras
-from npga.core.errors import TrackError
+from npga.core.errors import CaptureError, TrackError
 from npga.core.graph import knn
 
+CLOUD_SIZE_M = (0.05, 4.0)
+"""What a cloud of a person measures, without its farthest tenth."""
 FACE_REACH_UNITS = 0.14
 """A point this near to a landmark (35 mm) belongs to the face."""
 
@@ -34,6 +36,26 @@ def clean_cloud(cloud: PointCloud, neighbours: int = 8, factor: float = 3.0) -> 
     _, distance = knn(cloud.points, neighbours)
     reach = distance[:, -1]
     return select_points(cloud, reach <= factor * reach.median())
+
+
+def check_units(cloud: PointCloud, where: str) -> None:
+    """Refuse a cloud whose size is not that of a person in metres; an empty one passes.
+
+    Raises TrackError that says which unit it looks like.
+    """
+    points = cloud.points[cloud.points.isfinite().all(1)]
+    if len(points) < 2:
+        return
+    size = float((points.quantile(0.95, 0) - points.quantile(0.05, 0)).amax())
+    if CLOUD_SIZE_M[0] <= size <= CLOUD_SIZE_M[1]:
+        return
+    units = {"millimetres": 1e-3, "centimetres": 1e-2, "kilometres": 1e3}
+    looks = [u for u, f in units.items() if CLOUD_SIZE_M[0] <= size * f <= CLOUD_SIZE_M[1]]
+    guess = f"looks like {looks[-1 if size < 1 else 0]}" if looks else "is no head"
+    raise TrackError(
+        f"The cloud of {where} is {size:.4g} wide, which {guess}; metres were expected.",
+        "Give clouds in the calibration's unit, metres, or clouds=colmap to make them.",
+    )
 
 
 def select_points(cloud: PointCloud, rows: Bool[Tensor, "n"] | Tensor) -> PointCloud:
@@ -82,7 +104,8 @@ def reconstruct_cloud(
     """A sparse cloud by pycolmap: SIFT, exhaustive matching, triangulation with the known cameras.
 
     Pictures and cameras must have one size. Points seen outside the mattes go. Normals are zero
-    (sparse points have none). Raises TrackError without pycolmap, or where nothing was matched.
+    (sparse points have none). Raises TrackError without pycolmap or with empty mattes, CaptureError
+    where nothing was matched.
     """
     try:
         pycolmap: Any = importlib.import_module("pycolmap")
@@ -124,7 +147,7 @@ def _reconstruct(
         p for p in found.points3D.values() if p.error <= error_max_px and p.track.length() >= 2
     ]
     if not points:
-        raise TrackError(
+        raise CaptureError(
             f"pycolmap triangulated no point from {len(names)} pictures of {cameras.width} x "
             f"{cameras.height}.",
             "Use larger pictures, more cameras, or a capture that brings point clouds.",
@@ -132,7 +155,17 @@ def _reconstruct(
     xyz = torch.from_numpy(np.stack([p.xyz for p in points])).float()
     rgb = torch.from_numpy(np.stack([p.color for p in points])).float() / 255
     cloud = PointCloud(xyz, torch.zeros_like(xyz), rgb)
-    return cloud if mattes is None else select_points(cloud, inside_mattes(xyz, cameras, mattes))
+    return cloud if mattes is None else _without_background(cloud, cameras, mattes)
+
+
+def _without_background(cloud: PointCloud, cameras: Cameras, mattes: Tensor) -> PointCloud:
+    empty = [s for s, m in zip(cameras.ids, mattes, strict=True) if not bool((m >= 128).any())]
+    if empty:
+        raise TrackError(
+            f"The mattes of camera {', '.join(empty)} show nobody: every pixel is background.",
+            "Check them with npga capture check, or remove the matte files.",
+        )
+    return select_points(cloud, inside_mattes(cloud.points, cameras, mattes))
 
 
 def _known_reconstruction(

@@ -19,7 +19,7 @@ from npga.core.errors import CaptureError, TrackError
 from npga.core.progress import bar, say
 from npga.core.similarity import Similarity
 from nphm_tracking.align import align_cloud, align_landmarks
-from nphm_tracking.clouds import clean_cloud, draw_points, face_rows, reconstruct_cloud
+from nphm_tracking.clouds import check_units, clean_cloud, draw_points, face_rows, reconstruct_cloud
 from nphm_tracking.config import CloudSource, LandmarkSource, TrackConfig
 from nphm_tracking.frames import FrameData
 from nphm_tracking.landmarks import (
@@ -244,7 +244,7 @@ def observe_sequence(
     for row, frame in enumerate(frames):
         try:
             cloud = clean_cloud(frame_cloud(capture, name, frame, config))
-        except CaptureError as error:
+        except CaptureError as error:  # a missing or broken file: this frame only
             say(f"track: {name} frame {frame} has no usable cloud ({error.what})")
             continue
         local = start[row].inverse().apply(cloud.points)
@@ -298,7 +298,9 @@ def frame_cloud(capture: Capture, name: str, frame: int, config: TrackConfig) ->
     """The capture's cloud of a frame, or pycolmap's."""
     wanted = config.clouds
     if wanted is not CloudSource.colmap and capture.has_clouds(name):
-        return capture.cloud(name, frame)
+        cloud = capture.cloud(name, frame)
+        check_units(cloud, f"{name} frame {frame}")
+        return cloud
     if wanted is CloudSource.capture:
         raise TrackError(
             f"The capture has no point clouds for {name}.", "Give clouds=auto or clouds=colmap."

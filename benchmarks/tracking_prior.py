@@ -22,7 +22,8 @@ from npga.core.device import flush_denormals
 from npga.core.mesh_raster import rasterize_mesh
 from npga.core.progress import bar
 from npga.core.similarity import Similarity
-from nphm_tracking.fit_points import METRES_PER_UNIT, fit_points
+from nphm_tracking.align import METRES_PER_UNIT
+from nphm_tracking.fit_points import fit_points
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.model.load import load_head_model
 from nphm_tracking.prior.data import make_rig

@@ -1,21 +1,25 @@
 """The exact heads of the rendered captures, and how far a track is from them.
 
-Surface: true vertices of the face region (ICT-FaceKit's ``face_narrow``, whatever of it is skin)
-against the tracked surface. Pose: after one constant alignment per sequence, since a head model's
+Surface: true vertices of the face region (ICT-FaceKit's ``face_narrow``) against the tracked
+surface; of those, the ones that some camera sees decide, since nostrils and the inside of lips are
+in no picture and in no cloud. Pose: after one constant alignment per sequence, since a head model's
 own axes are a convention. Metres in world space; results in millimetres and degrees.
 """
 
 import importlib.util
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from npga.capture import open_capture
+from npga.core.cameras import Cameras
+from npga.core.mesh_raster import rasterize_mesh
 from npga.core.similarity import Similarity
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.result import SequenceTrack, Track
@@ -26,6 +30,8 @@ ICT = SHARED / "data" / "ict_facekit.npz"
 TRUTH = SHARED / "captures" / "ground_truth"
 CAPTURE = SHARED / "captures" / "nersemble_like"
 POINTS_PER_FRAME = 1200
+SEEN_WIDTH = 412
+"""Pictures in which it is decided what is seen."""
 
 
 def truth_available() -> bool:
@@ -60,17 +66,53 @@ class TrueFrame:
 
     face: Float[Tensor, "n 3"]
     """Vertices of the face region, world metres."""
+    seen: Bool[Tensor, "n"]
+    """Whether some camera sees them (in this sequence, see ``seen_face``)."""
     world_from_model: Float[Tensor, "4 4"]
     """Rigid part: ICT's frame in metres."""
 
 
+@lru_cache(maxsize=64)
 def true_frame(participant: str, sequence: str, frame: int) -> TrueFrame:
     """The exact face and head pose of a frame."""
     vertices, _ = _rebuild().rebuild(str(ICT), str(TRUTH / participant), sequence, frame)
     with np.load(TRUTH / participant / f"{sequence}.npz") as held:
         matrix = torch.from_numpy(held["world_from_model"][frame]).double()
     matrix[:3, :3] = matrix[:3, :3] * 100  # ICT counts in centimetres
-    return TrueFrame(torch.from_numpy(vertices)[face_vertices()], matrix)
+    face = torch.from_numpy(vertices)[face_vertices()]
+    return TrueFrame(face, seen_face(participant, sequence), matrix)
+
+
+@cache
+def seen_face(participant: str, sequence: str) -> Bool[Tensor, "n"]:
+    """Face vertices that some camera sees in the first or the middle frame of a sequence."""
+    with np.load(TRUTH / participant / f"{sequence}.npz") as held:
+        frames = {0, len(held["world_from_model"]) // 2}
+    seen = torch.zeros(len(face_vertices()), dtype=torch.bool)
+    for frame in frames:
+        vertices, quads = _rebuild().rebuild(str(ICT), str(TRUTH / participant), sequence, frame)
+        points = torch.from_numpy(vertices)
+        seen |= _seen(points, _triangles(quads), _cameras(participant))[face_vertices()]
+    return seen
+
+
+@cache
+def _cameras(participant: str) -> Cameras:
+    capture = open_capture(str(CAPTURE), participant)
+    return capture.cameras(None, SEEN_WIDTH, round(SEEN_WIDTH * 802 / 550))
+
+
+def _triangles(quads: np.ndarray) -> Tensor:
+    second = quads[quads[:, 3] >= 0][:, [0, 2, 3]]
+    return torch.from_numpy(np.concatenate([quads[:, :3], second]).astype(np.int64))
+
+
+def _seen(points: Tensor, faces: Tensor, cameras: Cameras) -> Bool[Tensor, "v"]:
+    """Vertices of triangles that are in front in some camera's picture."""
+    face = rasterize_mesh(points, faces, cameras).face
+    seen = torch.zeros(len(points), dtype=torch.bool)
+    seen[faces[face[face >= 0].unique()].reshape(-1)] = True
+    return seen
 
 
 @dataclass(frozen=True)
@@ -95,16 +137,20 @@ def frame_distances_mm(
     row: int,
     scaling: Scaling = AS_IT_IS,
     count: int = POINTS_PER_FRAME,
-) -> Float[Tensor, "n"]:
-    """Distances of true face vertices to the tracked surface of one frame, in true millimetres."""
+) -> tuple[Float[Tensor, "n"], Bool[Tensor, "n"]]:
+    """Distances of true face vertices to the tracked surface of one frame, in true millimetres.
+
+    Also tells which of them some camera sees.
+    """
     found = track.sequences[sequence]
     truth = true_frame(track.participant, sequence, int(found.frames[row]))
     order = torch.randperm(len(truth.face), generator=torch.Generator().manual_seed(row))
-    points = scaling.of(truth.face[order[:count]])
+    chosen = order[:count]
+    points = scaling.of(truth.face[chosen])
     pose = found.world_from_head[row]
     local = pose.inverse().apply(points)
     distance = surface_distance(model, local, track.z_geo, found.z_exp[row])
-    return 1000 * pose.scale * distance / scaling.factor
+    return 1000 * pose.scale * distance / scaling.factor, truth.seen[chosen]
 
 
 def monocular_scaling(
@@ -120,7 +166,7 @@ def monocular_scaling(
 
     def miss(factor: float) -> float:
         scaling = Scaling(centre, factor)
-        found = [frame_distances_mm(model, track, n, r, scaling, 150) for n, r in jobs]
+        found = [frame_distances_mm(model, track, n, r, scaling, 150)[0] for n, r in jobs]
         return float(torch.cat(found).clamp(max=30).mean())
 
     best = min((0.8 + 0.02 * k for k in range(23)), key=miss)

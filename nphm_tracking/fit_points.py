@@ -18,11 +18,11 @@ from torch import Tensor
 from npga.core.errors import TrackError
 from npga.core.rotations import matrix_from_rotvec
 from npga.core.similarity import Similarity
+from nphm_tracking.align import METRES_PER_UNIT
 from nphm_tracking.energies import linearise_head, robust_loss, robust_weight
 from nphm_tracking.head import CodePrior, expression_prior, geometry_prior
 from nphm_tracking.model.head_model import HeadModel
 
-METRES_PER_UNIT = 0.25
 CHUNK_POINTS = 2048
 """Points per network pass: bounds the memory, changes no result."""
 EARLY_POINTS = 1200

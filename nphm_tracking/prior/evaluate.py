@@ -1,4 +1,4 @@
-"""How good a prior is on people it has not seen: correspondence, and surface after fitting codes.
+"""How good a prior is on people it has not seen: surface and correspondence of fitted heads.
 
 Millimetres, head units x 250. Letters: p people, q expressions per person, n points.
 """
@@ -13,13 +13,16 @@ from torch import Tensor
 from npga.capture.synthetic.people import REGIONS, People
 from npga.core.mesh import Mesh
 from npga.core.progress import track_progress
+from nphm_tracking.align import METRES_PER_UNIT
+from nphm_tracking.fit_points import fit_points
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.prior.data import Rig
 from nphm_tracking.prior.expressions import sample_expressions
 from nphm_tracking.prior.finish import template_landmarks
+from nphm_tracking.surface import surface_distance
 
 MM = 250.0
-FIT_POINTS, FIT_STEPS, FIT_BATCH = 5000, 400, 500
+FIT_POINTS = 5000
 FACE = ("face", "lips", "lids", "brows", "eyes")
 HELDOUT_SEED = 10_001
 ACTIVE = 1.5
@@ -33,7 +36,7 @@ class PriorReport:
     people: int
     expressions: int
     surface_mean: float
-    """|SDF| / |gradient| of true face points after fitting codes to FIT_POINTS points."""
+    """Distance of true face points to the head fitted to FIT_POINTS other points."""
     surface_median: float
     canonical_mean: float
     """Posed -> canonical by the fitted codes, vertices of the face."""
@@ -90,36 +93,6 @@ def _seen_faces(rig: Rig) -> Float[Tensor, "f"]:
     return (rig.level > 0).float() * outside[rig.template.region[rig.template.faces]].all(1)
 
 
-def fit_codes(
-    model: HeadModel, points: Float[Tensor, "q n 3"], start_exp: Float[Tensor, "q e"] | None = None
-) -> tuple[Float[Tensor, "g"], Float[Tensor, "q e"]]:
-    """Shared z_geo and one z_exp per expression from surface points alone (|SDF| and priors)."""
-    stats, count = model.geo_stats, len(points)
-    z_geo = stats.mean.clone().requires_grad_()
-    first = torch.zeros(count, model.exp_size) if start_exp is None else start_exp.clone()
-    z_exp = first.requires_grad_()
-    optimizer = torch.optim.Adam(
-        [{"params": [z_geo], "base": 0.06}, {"params": [z_exp], "base": 0.04}]
-    )
-    rng = torch.Generator().manual_seed(0)
-    for step in range(FIT_STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base"] * (1 - step / FIT_STEPS)
-        pick = torch.randint(points.shape[1], (FIT_BATCH,), generator=rng)
-        identity = model.compress(z_geo).expand(count, -1)
-        offsets, hyper = model.backward_field(points[:, pick], identity, z_exp)
-        canonical = torch.cat([points[:, pick] + offsets, hyper], dim=-1)
-        sdf = model.sdf(canonical.flatten(0, 1), z_geo)
-        unusual = ((z_geo - stats.mean) / stats.std).square()
-        loss = sdf.abs().mean() * 200 + unusual.mean() * 0.05 + z_exp.abs().mean() * 0.3
-        optimizer.zero_grad()
-        torch.autograd.backward([loss], inputs=[z_geo, z_exp])
-        optimizer.step()
-        with torch.no_grad():
-            z_exp.copy_(torch.minimum(z_exp.clamp_min(0), model.exp_stats.upper))
-    return z_geo.detach(), z_exp.detach()
-
-
 def evaluate(
     model: HeadModel, people: People, rig: Rig, *, count: int, expressions: int = 3
 ) -> PriorReport:
@@ -135,15 +108,21 @@ def evaluate(
     surface, landmarks, unmoved = [], [], []
     missed: dict[str, list[Tensor]] = {"fitted": [], "true": []}
     for person in track_progress(held_out_people(people, rig, count, expressions), "held-out"):
-        z_geo, z_exp = fit_codes(model, person.points)
-        landmarks.append(landmark_error(model, rig, z_geo, person.neutral))
-        identity = model.compress(z_geo)
-        for posed, fitted, true in zip(person.posed, z_exp, person.weights, strict=True):
-            surface.append(surface_distance(model, posed[face], z_geo, fitted))
+        for posed, points, true in zip(person.posed, person.points, person.weights, strict=True):
+            fit = fit_points(model, points * METRES_PER_UNIT)
+            local = fit.world_from_head.inverse().apply(posed * METRES_PER_UNIT)
+            larger = fit.world_from_head.scale * 1000
+            found = surface_distance(model, local[face], fit.z_geo, fit.z_exp)
+            surface.append(found * larger)
+            placed = fit.world_from_head.apply(model.landmarks(fit.z_geo)) / METRES_PER_UNIT
+            own = template_landmarks(rig, person.neutral[None])[0]
+            landmarks.append((placed - own).norm(dim=1).mean() * MM)
             unmoved.append((posed - person.neutral)[face].norm(dim=1) * MM)
-            for kind, code in (("fitted", fitted), ("true", true)):
-                offsets, _ = model.backward_field(posed, identity, code)
-                missed[kind].append((posed + offsets - person.neutral).norm(dim=1) * MM)
+            identity = model.compress(fit.z_geo)
+            for kind, code in (("fitted", fit.z_exp), ("true", true)):
+                offsets, _ = model.backward_field(local, identity, code)
+                miss = fit.world_from_head.apply(local + offsets)
+                missed[kind].append((miss / METRES_PER_UNIT - person.neutral).norm(dim=1) * MM)
     near = torch.cat(surface)
     fitted, true = torch.stack(missed["fitted"]), torch.stack(missed["true"])
     return PriorReport(
@@ -161,26 +140,3 @@ def evaluate(
         canonical_unmoved_mean=float(torch.cat(unmoved).mean()),
         landmark_mean=float(torch.stack(landmarks).mean()),
     )
-
-
-def surface_distance(
-    model: HeadModel,
-    points: Float[Tensor, "n 3"],
-    z_geo: Float[Tensor, "g"],
-    z_exp: Float[Tensor, "e"],
-) -> Float[Tensor, "n"]:
-    """First-order distance of points to the posed level set, millimetres."""
-    identity = model.compress(z_geo)
-    place = points.detach().requires_grad_()
-    offsets, hyper = model.backward_field(place, identity, z_exp)
-    sdf = model.sdf(torch.cat([place + offsets, hyper], dim=-1), z_geo)
-    (slope,) = torch.autograd.grad(sdf.sum(), place)
-    return (sdf.abs() / slope.norm(dim=1).clamp(0.3, 3.0)).detach() * MM
-
-
-def landmark_error(
-    model: HeadModel, rig: Rig, z_geo: Float[Tensor, "g"], neutral: Float[Tensor, "v 3"]
-) -> Float[Tensor, ""]:
-    """Mean distance of the predicted canonical landmarks to the person's true ones, millimetres."""
-    miss = model.landmarks(z_geo) - template_landmarks(rig, neutral[None])[0]
-    return miss.norm(dim=1).mean() * MM

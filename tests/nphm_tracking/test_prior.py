@@ -16,6 +16,7 @@ from nphm_tracking.model.load import load_head_model, open_prior_path
 from nphm_tracking.prior.anchors import farthest_points, select_anchors
 from nphm_tracking.prior.config import PriorConfig, PriorSizesConfig
 from nphm_tracking.prior.data import HYPER_SCALE, PriorData, Rig, make_data, make_rig
+from nphm_tracking.prior.evaluate import evaluate
 from nphm_tracking.prior.expressions import MIRROR, sample_expressions
 from nphm_tracking.prior.finish import landmark_shapes, template_landmarks
 from nphm_tracking.prior.patches import COEFFICIENTS, make_patches
@@ -263,3 +264,13 @@ def test_shipped_prior_surface_is_where_the_average_head_is(prior: HeadModel) ->
     assert found.sdf.abs().mean() * 250 < 1.5, "millimetres"
     landmarks = prior.query(prior.landmarks(codes.z_geo), codes, with_color=False)
     assert landmarks.sdf[:468].abs().mean() * 250 < 1.5
+
+
+@needs_people
+def test_report_measures_a_stranger(prior: HeadModel, rig: Rig) -> None:
+    """One unseen neutral head: its surface is found, its landmarks too, and nothing has moved."""
+    report = evaluate(prior, People.load(), rig, count=1, expressions=1)
+    assert report.surface_mean < 1.0 and report.surface_median < 0.7, "millimetres"
+    assert report.landmark_mean < 4.0
+    assert report.canonical_unmoved_mean < 1e-4
+    assert report.canonical_true_mean < 4.0

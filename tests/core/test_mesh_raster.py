@@ -201,3 +201,14 @@ def test_twenty_thousand_triangles_are_quick() -> None:
         rasterize_mesh(vertices, faces, cameras)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.15, f"{min(seconds) * 1e3:.0f} ms (measured 6-10 ms on two idle cores)"
+
+
+def test_torch_keeps_its_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        vertices, faces = sphere(11, 10, 0.3)
+        rasterize_mesh(vertices, faces, two_cameras())
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

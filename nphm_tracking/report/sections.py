@@ -79,8 +79,8 @@ def residuals(track: Track, config: TrackConfig) -> Element:
         charts.append(figure(chart, element("b", name), f": {_told(sequence)}"))
     about = (
         "Median distance of each frame's face points to the tracked surface. "
-        "The dashed line is the limit, a red cross a frame that failed. "
-        "Hover over a point for its value."
+        "The dashed line is the limit (with an arrow: it lies far above), a red cross a frame that "
+        "failed. Hover over a point for its value."
     )
     return section("Residuals", about, element("div", *charts, class_="grid"))
 

@@ -110,7 +110,7 @@ class TrackConfig:
     residual_max_mm: float = knob(4.0, "a frame whose median surface distance is larger fails")
     stages: list[StageConfig] = knob(default_stages(), "the ordered list of stages")
     cache: str | None = knob(None, "decode cache folder; null = beside the capture")
-    report: bool = knob(True, "write the residual curve and the overlay sheet")
+    report: bool = knob(True, "write report.html and the overlays")
     seed: int = knob(0, "of point sampling")
     overwrite: bool = knob(False, "replace an existing result")
 

@@ -51,6 +51,11 @@ class TrackableHead(Protocol):
         ...
 
     @property
+    def expression_names(self) -> tuple[str, ...]:
+        """What each dimension of z_exp does; empty where that is not known."""
+        ...
+
+    @property
     def exp_stats(self) -> Any:  # noqa: ANN401
         """mean, std, lower, upper of expression codes."""
         ...

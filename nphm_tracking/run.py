@@ -31,9 +31,15 @@ from nphm_tracking.observe import (
     see_landmarks,
     triangulated,
 )
-from nphm_tracking.report import write_report
+from nphm_tracking.report import write_alignment, write_report
 from nphm_tracking.result import TRACK_FILE, Track, load_track, save_track
-from nphm_tracking.track import finish_sequence, require_frames, solve_stages, start_solution
+from nphm_tracking.track import (
+    finish_sequence,
+    require_frames,
+    require_points,
+    solve_stages,
+    start_solution,
+)
 
 MEAN_MESH_RESOLUTION = 48
 
@@ -74,10 +80,12 @@ def track_capture(
     began = time.monotonic()
     torch.manual_seed(config.seed)
     observed, source = observe(capture, names, model, config, folder)
+    alignment = write_alignment(observed, capture, model, config, folder) if config.report else None
+    require_points(observed, config.points_min, alignment)
     seen = time.monotonic()
     solution = solve_stages(observed, start_solution(model, observed), config, folder)
     sequences = {one.name: finish_sequence(one, solution, config) for one in observed}
-    require_frames(sequences, config.residual_max_mm)
+    require_frames(sequences, config.residual_max_mm, alignment)
     track = Track(
         z_geo=solution.person.z_geo,
         z_app=torch.zeros(model.app_size),

@@ -238,15 +238,35 @@ def finish_sequence(one: Observed, solution: Solution, config: TrackConfig) -> S
     return SequenceTrack(one.frames, z_exp, pose, residual, ok, one.fps)
 
 
-def require_frames(sequences: dict[str, SequenceTrack], limit_mm: float) -> None:
-    """Refuse a result in which no frame was tracked."""
+def require_points(observed: list[Observed], points_min: int, alignment: Path | None) -> None:
+    """Refuse a capture of which no frame shows enough of the face.
+
+    `alignment`: the picture of the first poses, where there is one.
+    """
+    if not any(bool(one.enough.any()) for one in observed):
+        raise TrackError(
+            f"No frame has {points_min} surface points or more on the face (points_min).",
+            _advice(alignment, "check the calibration and the point clouds, or lower points_min."),
+        )
+
+
+def require_frames(
+    sequences: dict[str, SequenceTrack], limit_mm: float, alignment: Path | None
+) -> None:
+    """Refuse a result in which no frame was tracked; `alignment` as in `require_points`."""
     if not any(bool(s.ok.any()) for s in sequences.values()):
         least = min(float(s.residual_mm.min()) for s in sequences.values())
         raise TrackError(
             f"No frame was tracked: the best median surface distance is {least:.1f} mm, "
             f"the limit {limit_mm} mm.",
-            "Look at overlay.png; check the calibration, or raise residual_max_mm.",
+            _advice(alignment, "check the calibration, or raise residual_max_mm."),
         )
+
+
+def _advice(alignment: Path | None, todo: str) -> str:
+    if alignment is None:
+        return todo[0].upper() + todo[1:]
+    return f"See in {alignment} whether the mean head stands on the face; {todo}"
 
 
 def _once(path: Path, solution: Solution, work: Callable[[Solution], Solution]) -> Solution:

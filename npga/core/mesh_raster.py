@@ -114,9 +114,16 @@ def rasterize_screen(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The z-buffer on vertices that are projected already: rows (x px, y px, depth, 1 / depth).
 
-    For maps that are no pinhole pictures (an unwrapped texture). Results as `zbuffer`.
+    For maps that are no pinhole pictures (an unwrapped texture). Results as `zbuffer`. As many
+    threads as torch has; torch's number, which numba's OpenMP layer would set, is left as it was.
     """
-    return _zbuffer_bands(np.ascontiguousarray(screen, dtype=np.float64), faces, width, height)
+    threads = torch.get_num_threads()
+    most = numba.config.NUMBA_NUM_THREADS  # pyright: ignore
+    numba.set_num_threads(min(threads, most))
+    try:
+        return _zbuffer_bands(np.ascontiguousarray(screen, dtype=np.float64), faces, width, height)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @numba.njit(cache=True)

@@ -1,6 +1,10 @@
 """The mesh rasteriser against a slow twin that tests every pixel against every triangle."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,8 @@ import torch
 from npga.core.cameras import Cameras, look_at
 from npga.core.errors import NpgaError
 from npga.core.mesh_raster import MeshFragments, rasterize_mesh
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def rasterize_slowly(
@@ -201,3 +207,19 @@ def test_twenty_thousand_triangles_are_quick() -> None:
         rasterize_mesh(vertices, faces, cameras)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.15, f"{min(seconds) * 1e3:.0f} ms (measured 6-10 ms on two idle cores)"
+
+
+def test_torch_keeps_its_number_of_threads() -> None:
+    """In a process of its own: numba sets the number when it starts its threads, once."""
+    program = (
+        "import numpy, torch; torch.set_num_threads(1);"
+        "from npga.core.mesh_raster import rasterize_screen;"
+        "corners = numpy.array([[0.0, 0, 1, 1], [9, 0, 1, 1], [0, 9, 1, 1]]);"
+        "rasterize_screen(corners, numpy.array([[0, 1, 2]], numpy.int32), 8, 8);"
+        "print(torch.get_num_threads())"
+    )
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "1", done.stderr

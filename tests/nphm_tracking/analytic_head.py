@@ -38,6 +38,7 @@ class AnalyticHead(nn.Module):
     """A head model without networks."""
 
     geo_size, app_size, exp_size, hyper_size, identity_size = 3, 2, 4, 2, 3
+    expression_names = ("jaw", "cheek<Left>", "cheek&Right", "brow")
 
     def __init__(self) -> None:
         super().__init__()

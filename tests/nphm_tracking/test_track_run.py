@@ -67,7 +67,8 @@ def tracked(capture: AnalyticCapture, tmp_path_factory: pytest.TempPathFactory) 
     assert {p.name for p in folder.iterdir()} == {
         "track.safetensors",
         "summary.json",
-        "residuals.png",
+        "alignment.png",
+        "report.html",
         "overlay.png",
     }
     return track

@@ -224,6 +224,10 @@ class _Interrupting(PriorData):
         return len(self.neutral)
 
 
+CHIN = 152
+"""Of the 478 landmarks."""
+
+
 def test_config_refuses_too_few_people() -> None:
     with pytest.raises(ConfigError, match="geo_global"):
         replace(TINY, people=5)
@@ -241,17 +245,20 @@ def test_shipped_prior_is_small_and_complete(prior: HeadModel) -> None:
 
 
 def test_shipped_prior_moves_the_jaw(prior: HeadModel) -> None:
-    """Opening the jaw: chin points come from above where they are now, the forehead stays."""
+    """Opening the jaw: B takes the fallen chin back to where it rests, the forehead stays."""
     reference, codes = prior.reference, prior.neutral_codes()
+    jaw = EXPRESSIONS.index("jawOpen")
     opened = codes.z_exp.clone()
-    opened[EXPRESSIONS.index("jawOpen")] = 1.0
-    chin = torch.tensor([[0.0, -0.48, 0.13]])
+    opened[jaw] = 1.0
+    assert prior.landmark_slopes is not None
+    resting, fall = prior.landmarks(codes.z_geo)[CHIN], prior.landmark_slopes[CHIN, :, jaw]
     forehead = reference.points[
         (reference.region == REGIONS.index("face")) & (reference.points[:, 1] > 0.2)
     ]
     identity = prior.compress(codes.z_geo)
-    moved, _ = prior.backward_field(torch.cat([chin, forehead]), identity, opened)
-    assert moved[0, 1] * 250 > 10, "millimetres"
+    moved, _ = prior.backward_field(torch.cat([resting + fall[None], forehead]), identity, opened)
+    assert fall[1] * 250 < -10, "millimetres"
+    assert (moved[0] + fall).norm() * 250 < 2
     assert moved[1:].norm(dim=1).mean() * 250 < 1.5
 
 

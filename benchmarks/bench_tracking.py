@@ -59,7 +59,7 @@ class Surfaces:
     """Millimetres from true face vertices to the tracked surface."""
 
     seen: torch.Tensor
-    """Of vertices that some camera sees."""
+    """Of vertices that two cameras see."""
     hidden: torch.Tensor
 
 
@@ -220,7 +220,7 @@ def main() -> None:
     protocol = {
         "data": "rendered captures 031 and 054 (see README, credits)",
         "frames": f"every {args.every}. of all sequences for cloud_*, pose_* and seconds",
-        "surface": "true vertices of ICT's face_narrow that some camera sees to the tracked "
+        "surface": "true vertices of ICT's face_narrow that two cameras see to the tracked "
         f"surface, by walking down the SDF's gradient; every {MEASURE_EVERY}. tracked frame",
         "pose": "after one constant alignment per sequence; position of the face's middle",
         "landmarks": "MediaPipe face mesh on pictures, 8 cameras",

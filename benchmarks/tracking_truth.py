@@ -1,7 +1,7 @@
 """The exact heads of the rendered captures, and how far a track is from them.
 
 Surface: true vertices of the face region (ICT-FaceKit's ``face_narrow``) against the tracked
-surface; of those, the ones that some camera sees decide, since nostrils and the inside of lips are
+surface; of those, the ones that two cameras see decide, since nostrils and the inside of lips are
 in no picture and in no cloud. Pose: after one constant alignment per sequence, since a head model's
 own axes are a convention. Metres in world space; results in millimetres and degrees.
 """
@@ -32,6 +32,8 @@ CAPTURE = SHARED / "captures" / "nersemble_like"
 POINTS_PER_FRAME = 1200
 SEEN_WIDTH = 412
 """Pictures in which it is decided what is seen."""
+SEEN_BY = 2
+"""Cameras that must see a vertex: of what one camera sees, no cloud knows the depth."""
 
 
 def truth_available() -> bool:
@@ -67,7 +69,7 @@ class TrueFrame:
     face: Float[Tensor, "n 3"]
     """Vertices of the face region, world metres."""
     seen: Bool[Tensor, "n"]
-    """Whether some camera sees them (in this sequence, see ``seen_face``)."""
+    """Whether two cameras see them (in this sequence, see ``seen_face``)."""
     world_from_model: Float[Tensor, "4 4"]
     """Rigid part: ICT's frame in metres."""
 
@@ -85,7 +87,7 @@ def true_frame(participant: str, sequence: str, frame: int) -> TrueFrame:
 
 @cache
 def seen_face(participant: str, sequence: str) -> Bool[Tensor, "n"]:
-    """Face vertices that some camera sees in the first or the middle frame of a sequence."""
+    """Face vertices that two cameras see in the first or the middle frame of a sequence."""
     with np.load(TRUTH / participant / f"{sequence}.npz") as held:
         frames = {0, len(held["world_from_model"]) // 2}
     seen = torch.zeros(len(face_vertices()), dtype=torch.bool)
@@ -108,11 +110,13 @@ def _triangles(quads: np.ndarray) -> Tensor:
 
 
 def _seen(points: Tensor, faces: Tensor, cameras: Cameras) -> Bool[Tensor, "v"]:
-    """Vertices of triangles that are in front in some camera's picture."""
-    face = rasterize_mesh(points, faces, cameras).face
-    seen = torch.zeros(len(points), dtype=torch.bool)
-    seen[faces[face[face >= 0].unique()].reshape(-1)] = True
-    return seen
+    """Vertices of triangles that are in front in SEEN_BY cameras' pictures or more."""
+    count = torch.zeros(len(points), dtype=torch.int64)
+    for face in rasterize_mesh(points, faces, cameras).face:
+        seen = torch.zeros(len(points), dtype=torch.bool)
+        seen[faces[face[face >= 0].unique()].reshape(-1)] = True
+        count += seen
+    return count >= SEEN_BY
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def frame_distances_mm(
 ) -> tuple[Float[Tensor, "n"], Bool[Tensor, "n"]]:
     """Distances of true face vertices to the tracked surface of one frame, in true millimetres.
 
-    Also tells which of them some camera sees.
+    Also tells which of them two cameras see.
     """
     found = track.sequences[sequence]
     truth = true_frame(track.participant, sequence, int(found.frames[row]))

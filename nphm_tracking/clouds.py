@@ -69,12 +69,12 @@ def face_rows(
     """Which points belong to the face, and which at least to the head's front half.
 
     `landmarks` are the mean head's canonical ones. Face: within FACE_REACH_UNITS of a landmark.
-    Head: in the landmarks' box widened by 0.25 units, not below the chin by more than 0.08, not
+    Head: in the landmarks' box widened by 0.25 units, not below the chin by more than 0.15, not
     behind the ears.
     """
     distance = torch.cdist(points_head, landmarks).amin(1)
     low, high = landmarks.amin(0), landmarks.amax(0)
-    low = low - torch.tensor([0.25, 0.08, 0.35]).to(low)
+    low = low - torch.tensor([0.25, 0.15, 0.35]).to(low)
     high = high + torch.tensor([0.25, 0.15, 0.15]).to(high)
     inside = ((points_head > low) & (points_head < high)).all(1)
     return (distance < FACE_REACH_UNITS) & inside, inside

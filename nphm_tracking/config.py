@@ -52,8 +52,9 @@ class StageConfig:
     iterations: int = knob(8, "Gauss-Newton iterations on codes and poses per round")
     identity_steps: int = knob(0, "Gauss-Newton steps on identity, scale, codes, poses per round")
     surface: float = knob(1.0, "weight of the surface distance, per mm^2")
-    surface_scale_mm: float = knob(4.0, "robust scale of the surface distance")
-    landmark: float = knob(1.0, "weight of the landmarks, per mm^2")
+    surface_scale_mm: float = knob(10.0, "robust scale of the surface distance")
+    landmark: float = knob(0.2, "weight of the landmarks, per mm^2")
+    landmark_monocular: float = knob(1.0, "the same for one camera, which sees nothing else")
     landmark_scale_mm: float = knob(15.0, "robust scale of the landmarks")
     code: float = knob(0.002, "weight of |(z_exp - mean) / std|^2")
     sparsity: float = knob(0.02, "weight of the sum of z_exp where its lower bound is 0")
@@ -70,7 +71,7 @@ def default_stages() -> list[StageConfig]:
         StageConfig(
             kind=StageKind.keyframe,
             frames=12,
-            points=300,
+            points=400,
             rounds=4,
             iterations=4,
             identity_steps=5,
@@ -79,12 +80,12 @@ def default_stages() -> list[StageConfig]:
         StageConfig(
             kind=StageKind.joint,
             frames=16,
-            points=300,
+            points=400,
             rounds=1,
-            iterations=3,
+            iterations=4,
             identity_steps=6,
-            smooth_code=0.02,
-            smooth_pose=0.02,
+            smooth_code=0.01,
+            smooth_pose=0.01,
         ),
     ]
 

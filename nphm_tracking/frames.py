@@ -57,7 +57,7 @@ class FrameData:
     landmarks: Float[Tensor, "t l 3"]
     landmark_weight: Float[Tensor, "t l"]
     linked: Float[Tensor, "u"]
-    """[t - 1] 1 = neighbours are coupled; 0 = not (a frame without data)."""
+    """[t - 1] Coupling of neighbours: 1 / frames between them; 0 = none (a frame without data)."""
     code_weight: Float[Tensor, "t"]
     """Factor on the code term: large where a frame is known to be at rest."""
     landmark_ray: Float[Tensor, "t l 3"] | None = None

@@ -35,6 +35,7 @@ from nphm_tracking.solve import (
     cross_matrix,
     drop_wrong_normals,
     free_unknowns,
+    landmark_weights,
     normal_equations,
 )
 
@@ -159,8 +160,7 @@ def _landmark_terms(
     posed = person.posed_landmarks(state)
     miss = LandmarkMiss.of(data, state, posed.marks, person.scale)
     error = miss.error * to_mm
-    share = data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
-    weight = stage.landmark * share * (posed.error < LOST_UNITS)
+    weight = landmark_weights(data, stage) * (posed.error < LOST_UNITS)
     weight = weight * robust_weight(error.norm(dim=-1), stage.landmark_scale_mm)
     weight = weight.repeat_interleave(3, 1)
     by_geometry = geometry_slopes(person.model, state.marks, posed, person.z_geo, state.z_exp)

@@ -248,8 +248,7 @@ def observe_sequence(
             say(f"track: {name} frame {frame} has no usable cloud ({error.what})")
             continue
         local = start[row].inverse().apply(cloud.points)
-        reference = mean.landmarks if len(mean.landmarks) else mean.vertices
-        face, head = face_rows(local, reference)
+        face, head = face_rows(local, _face_reference(mean, landmarks, start[row], row))
         rows = draw_points(face, head, count, config.seed + frame)
         used = len(rows)
         points[row, :used], normals[row, :used] = cloud.points[rows], cloud.normals[rows]
@@ -260,12 +259,22 @@ def observe_sequence(
     else:
         importance = landmark_weights(mean.landmark_ids, config)
         seen = landmarks.points, landmarks.valid.float() * importance
-    together = (enough[1:] & enough[:-1]).float()
+    together = (enough[1:] & enough[:-1]) / config.every
     data = FrameData(
         points, normals, weight * enough[:, None], *seen, together, torch.ones(len(frames))
     )
     fps = capture.sequence(name).fps
     return Observed(name, fps, torch.tensor(frames), data, start, enough)
+
+
+def _face_reference(
+    mean: MeanHead, landmarks: Landmarks3D | None, start: Similarity, row: int
+) -> Float[Tensor, "l 3"]:
+    """Where a frame's face is, head units: the average one and, as jaws open, what was seen."""
+    if landmarks is None or not len(mean.landmarks):
+        return mean.landmarks if len(mean.landmarks) else mean.vertices
+    seen = start.inverse().apply(landmarks.points[row][landmarks.valid[row]])
+    return torch.cat([mean.landmarks, seen])
 
 
 def observe_monocular(
@@ -281,7 +290,7 @@ def observe_monocular(
         point_weight=empty,
         landmarks=lifted.points,
         landmark_weight=lifted.weight * landmark_weights(mean.landmark_ids, config),
-        linked=(lifted.found[1:] & lifted.found[:-1]).float(),
+        linked=(lifted.found[1:] & lifted.found[:-1]) / config.every,
         code_weight=torch.ones(len(frames)),
         landmark_ray=lifted.ray,
     )

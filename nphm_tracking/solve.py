@@ -136,8 +136,8 @@ def _landmark_terms(
     miss = LandmarkMiss.of(data, state, posed.marks, scale)
     error = miss.error * to_mm
     length = error.norm(dim=-1)
-    share = data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
-    base = stage.landmark * share * (posed.error < LOST_UNITS)
+    each = landmark_weights(data, stage)
+    base = each * (posed.error < LOST_UNITS)
     weight = base * robust_weight(length, stage.landmark_scale_mm)
     turned = cross_matrix(miss.observed)
     shift = -torch.eye(3).to(turned).expand_as(turned)
@@ -145,8 +145,14 @@ def _landmark_terms(
     lined = Linearised(error.flatten(1) / to_mm, jacobian, jacobian[..., -3:])
     hessian, gradient = _accumulate(lined, weight.repeat_interleave(3, 1), error.flatten(1), to_mm)
     energy = (base * robust_loss(length, stage.landmark_scale_mm)).sum(1)
-    lost = stage.landmark * share * (posed.error >= LOST_UNITS) * stage.landmark_scale_mm**2
+    lost = each * (posed.error >= LOST_UNITS) * stage.landmark_scale_mm**2
     return hessian, gradient, energy + lost.sum(1)
+
+
+def landmark_weights(data: FrameData, stage: StageConfig) -> Float[Tensor, "t l"]:
+    """Every landmark's share of the stage's weight."""
+    weight = stage.landmark if data.landmark_ray is None else stage.landmark_monocular
+    return weight * data.landmark_weight / data.landmark_weight.sum(1, keepdim=True).clamp_min(1)
 
 
 def cross_matrix(points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._results import row, write_results
 from benchmarks.tracking_prior import prior_rows
+from benchmarks.tracking_query import query_rows
 from benchmarks.tracking_truth import (
     AS_IT_IS,
     CAPTURE,
@@ -203,6 +204,7 @@ def main() -> None:
         "monocular": monocular_rows,
         "repeat": lambda folder, every: repeat_rows(folder),
         "prior": lambda folder, every: prior_rows(),
+        "query": lambda folder, every: query_rows(),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=",".join(groups))

@@ -104,6 +104,7 @@ class TrackConfig:
     cameras_for_landmarks: int = knob(8, "the so many most frontal cameras see the landmarks")
     head_model: str | None = knob(None, "head model file; null = the open prior that ships")
     landmarks: LandmarkSource = knob(LandmarkSource.auto, "auto, capture, mediapipe or none")
+    landmarker: str | None = knob(None, "MediaPipe .task file; null = what is installed")
     clouds: CloudSource = knob(CloudSource.auto, "auto, capture or colmap")
     detail_weight: float = knob(2.0, "weight of lip, lid, brow and iris landmarks against 1")
     landmark_error_px: float = knob(0.012, "largest reprojection error, fraction of picture width")

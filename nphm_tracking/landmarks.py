@@ -1,16 +1,13 @@
 """3D face landmarks of every frame: a detector per picture, then triangulation over the cameras.
 
-t frames, c cameras, l landmarks. A detector returns pixels of one picture; `triangulate` joins the
-pixels of all cameras into world points by the direct linear transform (DLT), drops the camera with
-the largest reprojection error while that error is above a threshold, and solves again. Nothing is
-invented: a landmark that fewer than `cameras_min` cameras agree on is marked invalid. Sources:
-Hartley & Zisserman 12.2 (DLT); MediaPipe Face Mesh (478 points) as the default detector.
+t frames, c cameras, l landmarks. A detector (`detectors`) returns pixels of one picture;
+`triangulate` joins the pixels of all cameras into world points by the direct linear transform
+(DLT), drops the camera with the largest reprojection error while that error is above a threshold,
+and solves again. Nothing is invented: a landmark that fewer than `cameras_min` cameras agree on is
+marked invalid. Sources: Hartley & Zisserman 12.2 (DLT).
 """
 
-import importlib
-import os
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,8 +16,8 @@ from torch import Tensor
 
 from npga.core.cameras import Cameras, nearest_point
 from npga.core.errors import TrackError
+from nphm_tracking.detectors import MEDIAPIPE_COUNT, LandmarkDetector
 
-MEDIAPIPE_COUNT = 478
 LIP_IDS = frozenset(
     [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
     + [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191]
@@ -61,53 +58,6 @@ class Landmarks3D:
     """At least `cameras_min` cameras agree."""
     error_px: Float[Tensor, "t l"]
     """Root mean square reprojection error over the cameras that were kept."""
-
-
-@runtime_checkable
-class LandmarkDetector(Protocol):
-    """Finds the landmarks of one face in one picture."""
-
-    count: int
-
-    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
-        """Pixels (column, row), continuous with centres at +0.5, or None where no face is found."""
-        ...
-
-
-class MediaPipeDetector:
-    """MediaPipe Face Mesh, refined lids, irises and lips; its models are inside the wheel."""
-
-    count = MEDIAPIPE_COUNT
-
-    def __init__(self, confidence_min: float = 0.3) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        try:
-            mediapipe: Any = importlib.import_module("mediapipe")
-            face_mesh = mediapipe.solutions.face_mesh
-        except (ImportError, AttributeError) as error:
-            raise TrackError(
-                f"Detecting landmarks needs mediapipe 0.10.14 to 0.10.29: {error}.",
-                "pip install 'npga[tracking]', or use landmarks=capture or landmarks=none.",
-            ) from error
-        self._mesh = face_mesh.FaceMesh(
-            static_image_mode=True,
-            refine_landmarks=True,
-            max_num_faces=1,
-            min_detection_confidence=confidence_min,
-        )
-
-    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
-        """The 478 MediaPipe points in pixels, or None where no face is found."""
-        height, width = image.shape[:2]
-        faces = self._mesh.process(np.ascontiguousarray(image)).multi_face_landmarks
-        if not faces:
-            return None
-        points = np.array([(p.x, p.y) for p in faces[0].landmark], dtype=np.float32)
-        return points * np.array([width, height], dtype=np.float32)
-
-    def close(self) -> None:
-        """Frees the graph; the detector cannot be used afterwards."""
-        self._mesh.close()
 
 
 def frontal_cameras(cameras: Cameras, count: int) -> tuple[str, ...]:

@@ -21,12 +21,11 @@ from npga.core.similarity import Similarity
 from nphm_tracking.align import align_cloud, align_landmarks
 from nphm_tracking.clouds import check_units, clean_cloud, draw_points, face_rows, reconstruct_cloud
 from nphm_tracking.config import CloudSource, LandmarkSource, TrackConfig
+from nphm_tracking.detectors import LandmarkDetector, open_detector
 from nphm_tracking.frames import FrameData
 from nphm_tracking.landmarks import (
     DETAIL_IDS,
-    LandmarkDetector,
     Landmarks3D,
-    MediaPipeDetector,
     detect_landmarks,
     frontal_cameras,
     triangulate,
@@ -124,7 +123,7 @@ def see_landmarks(
     found: dict[str, SeenLandmarks] = {}
     detector: LandmarkDetector | None = None
     if source is LandmarkSource.mediapipe:
-        detector = MediaPipeDetector()
+        detector = open_detector(config.landmarker)
     with bar(f"landmarks ({source.value})", len(names)) as shown:
         for name in names:
             frames = frames_of(capture, name, config)

@@ -22,7 +22,8 @@ from npga.core.cameras import Cameras, look_at
 from npga.core.mesh import Mesh
 from npga.core.mesh_raster import rasterize_mesh
 from npga.core.store import save_tensors
-from nphm_tracking.landmarks import DETAIL_IDS, LIP_IDS, MediaPipeDetector
+from nphm_tracking.detectors import open_detector
+from nphm_tracking.landmarks import DETAIL_IDS, LIP_IDS
 from nphm_tracking.prior.data import Rig, make_rig
 
 SIZE, FOCAL = 512, 900.0
@@ -79,7 +80,7 @@ def allowed(template: Template, landmark: int) -> Tensor:
 def places_on_average_head(people: People) -> Tensor:
     """Median hit of every landmark over people and views, on the average head; [478 3]."""
     rig = make_rig(people)
-    detector = MediaPipeDetector()
+    detector = open_detector()
     rng = np.random.default_rng(5)
     average = people.template.neutral
     hits: list[list[Tensor]] = [[] for _ in range(detector.count)]

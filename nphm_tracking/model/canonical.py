@@ -56,16 +56,17 @@ class CanonicalField(nn.Module):
         self.sdf_networks = LocalNetworks(
             s.set_count, s.geo_global + s.geo_local, dims, s.sdf_width, s.sdf_depth, 1
         )
-        self.color_networks = LocalNetworks(
-            s.set_count,
-            s.app_global + s.app_local,
-            s.bottleneck,
-            s.color_width,
-            s.color_depth,
-            3,
-        )
-        self.narrow = nn.Linear(s.sdf_width, s.bottleneck)
-        self.widen = nn.Linear(s.bottleneck, s.bottleneck)
+        if s.has_color:
+            self.color_networks = LocalNetworks(
+                s.set_count,
+                s.app_global + s.app_local,
+                s.bottleneck,
+                s.color_width,
+                s.color_depth,
+                3,
+            )
+            self.narrow = nn.Linear(s.sdf_width, s.bottleneck)
+            self.widen = nn.Linear(s.bottleneck, s.bottleneck)
         self.softplus = nn.Softplus(beta=SHARPNESS)
         self.relu = nn.ReLU()
         self.register_buffer("mean_anchors", mean_anchors.clone())
@@ -119,15 +120,26 @@ class CanonicalField(nn.Module):
         z_geo: Float[Tensor, "b g"],
         z_app: Float[Tensor, "b a"] | None = None,
     ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 3"] | None]:
-        """Signed distance (head units) and, where ``z_app`` is given, colour (nominally -1..1)."""
+        """Signed distance (head units) and, where ``z_app`` is given, colour (nominally -1..1).
+
+        A model without colour networks gives None.
+        """
         s = self.sizes
         seen = self.neighbourhood(canonical, self.anchors(z_geo))
         codes = MemberCodes(z_geo, s.geo_global, self.member_set)
-        value, hidden = self.sdf_networks(seen.local, codes, seen.row, seen.plan, self.softplus)
+        colored = z_app is not None and s.has_color
+        value, heard = self.sdf_networks(
+            seen.local,
+            codes,
+            seen.row,
+            seen.plan,
+            self.softplus,
+            self.narrow if colored else None,
+        )
         sdf = (value.reshape(seen.weight.shape) * seen.weight).sum(-1)
-        if z_app is None:
+        if z_app is None or not s.has_color:
             return sdf, None
-        told = self.widen(self.relu(self.narrow(hidden)))
+        told = self.widen(self.relu(heard))
         codes = MemberCodes(z_app, s.app_global, self.member_set)
         color, _ = self.color_networks(told, codes, seen.row, seen.plan, self.relu)
         color = color.reshape(*seen.weight.shape, 3)

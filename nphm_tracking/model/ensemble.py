@@ -1,9 +1,11 @@
 """A small network per anchor, evaluated only where it counts.
 
-Each row of work is one (query, member) pair. Rows are sorted by weight set and cut into blocks of
-equal length, so that all members run as one batched matrix product per layer. What the codes add
-to the first layer is the same for all rows of a member and is computed once per member, unless
-there are fewer rows than members (one query per head, as in Jacobians).
+Each row of work is one (query, member) pair. Rows are sorted by weight set. On a GPU, and where
+rows are few, they are cut into blocks of equal length, so that all members run as one batched
+matrix product per layer; with many rows on a CPU each set's rows run through its own MLP, one set
+after the other, so that what is between the layers stays in the cache. What the codes add to the
+first layer is the same for all rows of a member and is computed once per member, unless there are
+fewer rows than members (one query per head, as in Jacobians).
 
 Letters: r rows (query x member), m members, s weight sets, b people, i o layer widths.
 """
@@ -15,11 +17,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+ROWS_PER_SET = 48
+"""So many rows per weight set, on average, are worth a product of their own on a CPU."""
+
 
 @dataclass(frozen=True)
 class RowPlan:
     """Where each row of work goes; the same plan serves all layers and both networks."""
 
+    order: Int[Tensor, "r"]
+    """Rows sorted by weight set."""
+    runs: tuple[int, ...]
+    """Rows of each weight set, where sets run one after the other; empty where in blocks."""
     slot: Int[Tensor, "r"]
     """Place of the row in the padded blocks."""
     block_set: Int[Tensor, "k"]
@@ -27,9 +36,11 @@ class RowPlan:
     block_rows: int
 
     @staticmethod
-    def of(row_set: Int[Tensor, "r"], set_count: int) -> "RowPlan":
-        """Blocks for rows whose weight sets are given."""
+    def of(row_set: Int[Tensor, "r"], set_count: int, in_blocks: bool | None = None) -> "RowPlan":
+        """Order and blocks of rows with given weight sets; ``in_blocks``: None = the faster."""
         count = len(row_set)
+        if in_blocks is None:
+            in_blocks = row_set.is_cuda or count < ROWS_PER_SET * set_count
         rows = 16
         while rows < 512 and rows * 4 * set_count < count:
             rows *= 2
@@ -41,7 +52,8 @@ class RowPlan:
         held = row_set[order]
         place = torch.arange(count, device=row_set.device) - first_row[held] + first_slot[held]
         slot = torch.zeros_like(order).scatter_(0, order, place)
-        return RowPlan(slot, torch.repeat_interleave(blocks), rows)
+        runs = () if in_blocks else tuple(per_set.tolist())
+        return RowPlan(order, runs, slot, torch.repeat_interleave(blocks), rows)
 
     def spread(self, rows: Float[Tensor, "r c"]) -> Float[Tensor, "k n c"]:
         """Rows into padded blocks."""
@@ -111,8 +123,14 @@ class LocalNetworks(nn.Module):
         row: Int[Tensor, "r"],
         plan: RowPlan,
         activation: nn.Module,
-    ) -> tuple[Float[Tensor, "r out"], Float[Tensor, "r o"]]:
-        """Outputs, and the last hidden layer before its activation; ``row`` picks the codes."""
+        tap: nn.Module | None = None,
+    ) -> tuple[Float[Tensor, "r out"], Float[Tensor, "r t"] | None]:
+        """Outputs, and ``tap`` of the last hidden layer before its activation.
+
+        ``row`` picks the codes.
+        """
+        if plan.runs:
+            return self._set_by_set(rows, codes, row, plan, activation, tap)
         first = self.weights[0]
         if len(row) < codes.row_count:
             given = plan.spread(torch.cat([codes.of_rows(row), rows], dim=1))
@@ -120,10 +138,7 @@ class LocalNetworks(nn.Module):
                 self.biases[0][plan.block_set][:, None], given, first[plan.block_set].mT
             )
         else:
-            told = torch.einsum(
-                "bmc,moc->bmo", codes.of_members(), first[:, :, : self.code_size][codes.member_set]
-            )
-            told = (told + self.biases[0][codes.member_set]).flatten(0, 1)[row]
+            told = self._told(codes)[row]
             own = first[:, :, self.code_size :][plan.block_set]
             hidden = plan.spread(told) + torch.bmm(plan.spread(rows), own.mT)
         for weight, bias in zip(list(self.weights)[1:-1], list(self.biases)[1:-1], strict=True):
@@ -135,4 +150,42 @@ class LocalNetworks(nn.Module):
             activation(hidden),
             self.weights[-1][plan.block_set].mT,
         )
-        return plan.collect(out), plan.collect(hidden)
+        return plan.collect(out), None if tap is None else plan.collect(tap(hidden))
+
+    def _told(self, codes: MemberCodes) -> Float[Tensor, "m o"]:
+        """What codes and bias add to the first layer, by person and member."""
+        weight = self.weights[0][:, :, : self.code_size][codes.member_set]
+        told = torch.einsum("bmc,moc->bmo", codes.of_members(), weight)
+        return (told + self.biases[0][codes.member_set]).flatten(0, 1)
+
+    def _set_by_set(
+        self,
+        rows: Float[Tensor, "r i"],
+        codes: MemberCodes,
+        row: Int[Tensor, "r"],
+        plan: RowPlan,
+        activation: nn.Module,
+        tap: nn.Module | None,
+    ) -> tuple[Float[Tensor, "r out"], Float[Tensor, "r t"] | None]:
+        """The same, one weight set after the other."""
+        first, bias = self.weights[0], self.biases[0]
+        each = len(row) < codes.row_count
+        given = torch.cat([codes.of_rows(row), rows], dim=1) if each else rows
+        told = None if each else self._told(codes)
+        split = given[plan.order].split(plan.runs)
+        which = row[plan.order].split(plan.runs)
+        outs, tapped = [], []
+        for chosen, (own, member) in enumerate(zip(split, which, strict=True)):
+            weight = first[chosen, :, -own.shape[1] :].T
+            hidden = torch.addmm(bias[chosen] if told is None else told[member], own, weight)
+            for layer in range(1, len(self.weights) - 1):
+                hidden = torch.addmm(
+                    self.biases[layer][chosen], activation(hidden), self.weights[layer][chosen].T
+                )
+            if tap is not None:
+                tapped.append(tap(hidden))
+            last = self.weights[-1][chosen].T
+            outs.append(torch.addmm(self.biases[-1][chosen], activation(hidden), last))
+        back = torch.empty_like(plan.order)
+        back[plan.order] = torch.arange(len(back), device=back.device)
+        return torch.cat(outs)[back], torch.cat(tapped)[back] if tapped else None

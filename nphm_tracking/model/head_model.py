@@ -38,7 +38,10 @@ class Codes:
 
 @dataclass(frozen=True)
 class HeadQuery:
-    """What the model says about posed points; ``color`` is None where it was not asked for."""
+    """What the model says about posed points.
+
+    ``color`` is None where it was not asked for or the model has none.
+    """
 
     offsets: Float[Tensor, "*b n 3"]
     hyper: Float[Tensor, "*b n h"]
@@ -210,7 +213,15 @@ class HeadModel(nn.Module):
         z_geo: Float[Tensor, "*b g"],
         z_app: Float[Tensor, "*b a"],
     ) -> Float[Tensor, "*b n 3"]:
-        """Colour (nominally -1..1) of [x_canonical, omega]."""
+        """Colour (nominally -1..1) of [x_canonical, omega].
+
+        Raises CheckpointError where the model has none.
+        """
+        if not self.sizes.has_color:
+            raise CheckpointError(
+                "This head model has no colour (its checkpoint holds geometry only).",
+                "Use the open prior or a MonoNPHM checkpoint for colours.",
+            )
         return self._sdf_color(canonical, z_geo, z_app)[1]
 
     def query(
@@ -221,7 +232,7 @@ class HeadModel(nn.Module):
         identity = self.compress(codes.z_geo)
         offsets, hyper = self.backward_field(points, identity, codes.z_exp)
         canonical = torch.cat([points + offsets, hyper], dim=-1)
-        if with_color:
+        if with_color and self.sizes.has_color:
             sdf, color = self._sdf_color(canonical, codes.z_geo, codes.z_app)
         else:
             sdf, color = self.sdf(canonical, codes.z_geo), None

@@ -35,7 +35,8 @@ def load_head_model(
     """A head model in float32 on the CPU, in eval mode, without gradients for its weights.
 
     ``path``: None for the shipped open prior; a ``.safetensors`` file of ours; a published
-    ``.tar`` checkpoint or the folder that holds it (then ``mean_anchors`` names anchors_65.npy).
+    ``.tar`` checkpoint or the folder that holds it (then ``mean_anchors`` names anchors_65.npy,
+    by default anchors_*.npy beside it).
     Raises CheckpointError for an absent, incomplete or differently sized file.
     """
     if path is None:
@@ -117,11 +118,13 @@ def _fill(model: HeadModel, tensors: dict[str, Tensor], source: str) -> None:
 
 def _read_anchors(path: Path, mean_anchors: str | Path | None) -> Tensor:
     folder = path if path.is_dir() else path.parent
-    chosen = Path(mean_anchors) if mean_anchors else folder / "anchors_65.npy"
+    beside = sorted(folder.glob("anchors_*.npy"))
+    chosen = Path(mean_anchors) if mean_anchors else (beside or [folder / "anchors_65.npy"])[0]
     if not chosen.is_file():
         raise CheckpointError(
-            f"A published checkpoint needs its mean anchors (65 x 3), but {chosen} is not there.",
-            "Pass mean_anchors=.../anchors_65.npy (assets/anchors_65.npy of the MonoNPHM code).",
+            f"A published checkpoint needs its mean anchors, but {chosen} is not there.",
+            "Pass mean_anchors=.../anchors_65.npy (assets/anchors_65.npy of the MonoNPHM code; "
+            "anchors_39.npy for the 39-anchor models).",
         )
     try:
         held = np.load(chosen, allow_pickle=False)
@@ -129,4 +132,4 @@ def _read_anchors(path: Path, mean_anchors: str | Path | None) -> Tensor:
         raise CheckpointError(
             f"{chosen} cannot be read as a numpy array ({error}).", "Copy the anchors file again."
         ) from None
-    return torch.from_numpy(held.astype(np.float32).reshape(held.shape))
+    return torch.from_numpy(held.astype(np.float32).reshape(-1, held.shape[-1]))

@@ -18,6 +18,9 @@ from torch import Tensor
 from npga.core.errors import CheckpointError
 from nphm_tracking.model.sizes import HeadModelSizes
 
+USUAL = {65: (12, 3.75), 39: (8, 4.0)}
+"""Neighbours and blending of MonoNPHM (65 anchors) and of NPHM's backward flavour (39)."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -138,19 +141,16 @@ class _Reader:
             if self.get(f"defDeepSDF.lin{i}.weight").shape[1] != backward.shape[0]
         ]
         first = self.get("deepSDFensemble.layers.0.layers.0.weight")
-        color = self.get("aggr_app.layers.0.layers.0.weight")
-        bottleneck = self.get("communcation_bottleneck2.weight").shape[0]
-        app_local = self._app_local(config, codebook, color.shape[1] - bottleneck, anchors + 1)
         geo_local = first.shape[1] - geo_global - 3 - hyper
+        color = self._color_sizes(config, codebook, anchors + 1, geo_local)
+        usual = USUAL.get(anchors, USUAL[65])
         return HeadModelSizes(
             anchor_count=anchors,
             pair_count=anchors + 1 - set_count,
-            neighbours=int(config.get("nneigh", 12)),
-            blend_std=float(config.get("blend_std", 3.75)),
+            neighbours=int(config.get("nneigh", usual[0])),
+            blend_std=float(config.get("blend_std", usual[1])),
             geo_global=geo_global,
             geo_local=geo_local,
-            app_global=color.shape[1] - bottleneck - (app_local or geo_local),
-            app_local=app_local or geo_local,
             exp=backward.shape[1] - 3 - identity,
             identity=identity,
             hyper=hyper,
@@ -160,10 +160,29 @@ class _Reader:
             backward_skip=skip[0] if skip else layers,
             sdf_width=first.shape[0],
             sdf_depth=self._depth("deepSDFensemble"),
-            color_width=color.shape[0],
-            color_depth=self._depth("aggr_app"),
-            bottleneck=bottleneck,
+            **color,
         )
+
+    def _color_sizes(
+        self, config: dict[str, Any], codebook: dict[str, int], members: int, geo_local: int
+    ) -> dict[str, int]:
+        """Of the colour networks; all 0 where the checkpoint has none."""
+        names = ("app_global", "app_local", "color_width", "color_depth", "bottleneck")
+        if not self.has_color:
+            return dict.fromkeys(names, 0)
+        first = self.get("aggr_app.layers.0.layers.0.weight")
+        bottleneck = self.get("communcation_bottleneck2.weight").shape[0]
+        code = first.shape[1] - bottleneck
+        local = self._app_local(config, codebook, code, members) or geo_local
+        depth = self._depth("aggr_app")
+        return dict(
+            zip(names, (code - local, local, first.shape[0], depth, bottleneck), strict=True)
+        )
+
+    @property
+    def has_color(self) -> bool:
+        """Whether any key belongs to colour networks (a damaged checkpoint may lack others)."""
+        return any(k.startswith(("aggr_app.", "communcation_")) for k in self.identity)
 
     def renamed(self, sizes: HeadModelSizes) -> dict[str, Tensor]:
         """The tensors under the names of HeadModel's state dict."""
@@ -172,15 +191,15 @@ class _Reader:
         for kind in ("weight", "bias"):
             for ours, theirs in enumerate((0, 2, 4)):
                 out[f"{field}.anchor_layers.{ours}.{kind}"] = self.get(f"mlp_pos.{theirs}.{kind}")
-            out[f"{field}.narrow.{kind}"] = self.get(f"communcation_bottleneck1.{kind}")
-            out[f"{field}.widen.{kind}"] = self.get(f"communcation_bottleneck2.{kind}")
+            if sizes.has_color:
+                out[f"{field}.narrow.{kind}"] = self.get(f"communcation_bottleneck1.{kind}")
+                out[f"{field}.widen.{kind}"] = self.get(f"communcation_bottleneck2.{kind}")
             out[f"compressor.{kind}"] = self.get(f"compressor.0.{kind}")
             for i in range(sizes.backward_depth + 1):
                 out[f"backward_mlp.layers.{i}.{kind}"] = self.get(f"defDeepSDF.lin{i}.{kind}")
-            names = (
-                ("sdf_networks", "deepSDFensemble", sizes.sdf_depth),
-                ("color_networks", "aggr_app", sizes.color_depth),
-            )
+            names = [("sdf_networks", "deepSDFensemble", sizes.sdf_depth)]
+            if sizes.has_color:
+                names.append(("color_networks", "aggr_app", sizes.color_depth))
             for ours, theirs, depth in names:
                 for layer in range(depth + 1):
                     keys = [

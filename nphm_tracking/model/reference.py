@@ -17,7 +17,8 @@ def reference_query(model: HeadModel, points: Float[Tensor, "n 3"], codes: Codes
     compressed = model.compressor(torch.cat([codes.z_geo, anchors.reshape(-1)]))
     condition = torch.cat([compressed, codes.z_exp])
     rows = [_point(model, point, condition, anchors, codes) for point in points]
-    out, sdf, color = (torch.stack(column) for column in zip(*rows, strict=True))
+    out, sdf, hue = (torch.stack(column) for column in zip(*rows, strict=True))
+    color = hue if model.sizes.has_color else None
     offsets, hyper = out[:, :3], out[:, 3:]
     canonical = torch.cat([points + offsets, hyper], dim=1)
     return HeadQuery(offsets, hyper, canonical, anchors, sdf, color)
@@ -82,6 +83,8 @@ def _member(
         before = before + field.sdf_networks.biases[layer][chosen]
         hidden = model.canonical_field.softplus(before)
     value = field.sdf_networks.weights[-1][chosen] @ hidden + field.sdf_networks.biases[-1][chosen]
+    if not s.has_color:
+        return value[0], hidden.new_zeros(3)
     told = field.widen(torch.relu(field.narrow(before)))
     hidden = torch.cat([_own_code(codes.z_app, s.app_global, s.app_local, member), told])
     for layer in range(s.color_depth + 1):

@@ -40,6 +40,7 @@ class HeadModelSizes:
     sdf_width: int = 200
     sdf_depth: int = 4
     color_width: int = 200
+    """0 = the model has no colour (the published backward flavour of NPHM)."""
     color_depth: int = 4
     bottleneck: int = 16
     """Channels through which the geometry talks to the colour."""
@@ -62,6 +63,11 @@ class HeadModelSizes:
     def member_count(self) -> int:
         """Anchors plus the anchor-less member."""
         return self.anchor_count + 1
+
+    @property
+    def has_color(self) -> bool:
+        """Whether there are colour networks."""
+        return self.color_width > 0
 
     @property
     def midline_count(self) -> int:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from npga.core.errors import CheckpointError
+from nphm_tracking.model.ensemble import MemberCodes, RowPlan
 from nphm_tracking.model.head_model import Codes, HeadModel
 from nphm_tracking.model.load import load_head_model, save_head_model
 from nphm_tracking.model.reference import reference_query
@@ -127,6 +128,29 @@ def test_batched_model_equals_reference_twin() -> None:
         gradients.append(torch.autograd.grad(total + found.hyper.sum(), inputs))
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("people", [2, 100])
+def test_weight_sets_in_blocks_and_one_by_one_agree(people: int) -> None:
+    """Values and gradients of the two ways to run the local networks, few and many people."""
+    model = small_model()
+    networks, field = model.canonical_field.sdf_networks, model.canonical_field
+    torch.manual_seed(4)
+    row = torch.randint(0, people * SMALL.member_count, (900,))
+    given = torch.randn(900, 5, dtype=torch.float64, requires_grad=True)
+    z_geo = random_codes(people).z_geo.requires_grad_()
+    codes = MemberCodes(z_geo, SMALL.geo_global, field.member_set)
+    chosen = field.member_set[row % SMALL.member_count]
+    found = []
+    for in_blocks in (True, False):
+        plan = RowPlan.of(chosen, SMALL.set_count, in_blocks)
+        assert bool(plan.runs) is not in_blocks
+        out, heard = networks(given, codes, row, plan, field.softplus, field.narrow)
+        inputs = [given, z_geo, *networks.parameters(), *field.narrow.parameters()]
+        slopes = torch.autograd.grad((out**2).sum() + heard.sin().sum(), inputs)
+        found.append([out, heard, *slopes])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
 def test_every_network_is_batch_invariant() -> None:

@@ -1,7 +1,5 @@
 """Triangulation against known points, and what landmark sources refuse."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from analytic_capture import analytic_capture, ring
 from npga.core.errors import TrackError
 from nphm_tracking.config import LandmarkSource, TrackConfig
 from nphm_tracking.landmarks import (
-    MediaPipeDetector,
     detect_landmarks,
     frontal_cameras,
     triangulate,
@@ -95,12 +92,6 @@ def test_detection_keeps_place_and_marks_missing() -> None:
     pixels, confidence = detect_landmarks(images, EdgeDetector())
     assert confidence[0, :, 0].tolist() == [0.0, 1.0]
     assert pixels[0, 1, 0].tolist() == [4.5, 7.5]
-
-
-def test_missing_mediapipe_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
-    with pytest.raises(TrackError, match=r"npga\[tracking\]"):
-        MediaPipeDetector()
 
 
 def test_sources_refuse_what_is_absent() -> None:

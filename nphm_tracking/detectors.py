@@ -1,0 +1,154 @@
+"""Face landmark detectors: one small protocol, MediaPipe behind it in its two forms.
+
+Both find the same 478 points in the same order. Neither fetches anything: Face Mesh has its models
+inside the wheel (mediapipe 0.10.14 to 0.10.29), Face Landmarker reads a ``.task`` file, given by
+path or found in an installed package. l landmarks.
+"""
+
+import importlib
+import os
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from npga.core.errors import TrackError
+
+MEDIAPIPE_COUNT = 478
+CONFIDENCE_MIN = 0.3
+
+
+@runtime_checkable
+class LandmarkDetector(Protocol):
+    """Finds the landmarks of one face in one picture."""
+
+    count: int
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
+        """Pixels (column, row), continuous with centres at +0.5, or None where no face is found."""
+        ...
+
+
+def open_detector(landmarker: str | Path | None = None) -> LandmarkDetector:
+    """MediaPipe with the given ``.task`` file; without one, what the installation has.
+
+    That is Face Mesh, else Face Landmarker with a file inside an installed package. Raises
+    TrackError where neither is there.
+    """
+    if landmarker is not None:
+        return FaceLandmarker(landmarker)
+    try:
+        return FaceMesh()
+    except TrackError:
+        found = next(installed_landmarkers(), None)
+        if found is None:
+            raise
+        return FaceLandmarker(found)
+
+
+def installed_landmarkers() -> Iterator[Path]:
+    """Files face_landmarker*.task inside installed packages; nothing is imported."""
+    for distribution in distributions():
+        for file in distribution.files or ():
+            if file.name.startswith("face_landmarker") and file.suffix == ".task":
+                path = Path(str(distribution.locate_file(file)))
+                if path.is_file():
+                    yield path
+
+
+class FaceMesh:
+    """MediaPipe Face Mesh, refined lids, irises and lips; its models are inside the wheel."""
+
+    count = MEDIAPIPE_COUNT
+
+    def __init__(self, confidence_min: float = CONFIDENCE_MIN) -> None:
+        """Raises TrackError without a mediapipe that has it."""
+        try:
+            face_mesh = _mediapipe("mediapipe").solutions.face_mesh
+        except AttributeError as error:
+            raise _absent(error) from error
+        self._mesh = face_mesh.FaceMesh(
+            static_image_mode=True,
+            refine_landmarks=True,
+            max_num_faces=1,
+            min_detection_confidence=confidence_min,
+        )
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
+        """The 478 MediaPipe points in pixels, or None where no face is found."""
+        faces = self._mesh.process(np.ascontiguousarray(image)).multi_face_landmarks
+        return _pixels([(p.x, p.y) for p in faces[0].landmark], image) if faces else None
+
+    def close(self) -> None:
+        """Frees the graph; the detector cannot be used afterwards."""
+        self._mesh.close()
+
+
+class FaceLandmarker:
+    """MediaPipe Face Landmarker with a ``.task`` file (Google's face_landmarker.task)."""
+
+    count = MEDIAPIPE_COUNT
+
+    def __init__(self, task: str | Path, confidence_min: float = CONFIDENCE_MIN) -> None:
+        """Raises TrackError for a file that is absent or no landmarker, or without mediapipe."""
+        task = Path(task)
+        if not task.is_file():
+            raise TrackError(
+                f"landmarker={task} is not there; MediaPipe's face_landmarker.task was expected.",
+                "Give the path of a downloaded .task file, or landmarker=null.",
+            )
+        vision: Any = _mediapipe("mediapipe.tasks.python.vision")
+        base: Any = _mediapipe("mediapipe.tasks.python").BaseOptions
+        try:
+            self._landmarker = vision.FaceLandmarker.create_from_options(
+                vision.FaceLandmarkerOptions(
+                    base_options=base(model_asset_buffer=task.read_bytes()),
+                    num_faces=1,
+                    min_face_detection_confidence=confidence_min,
+                    min_face_presence_confidence=confidence_min,
+                )
+            )
+        except (RuntimeError, ValueError) as error:
+            raise TrackError(
+                f"landmarker={task} is no face landmarker ({str(error).splitlines()[0]}).",
+                "Download MediaPipe's face_landmarker.task again.",
+            ) from None
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
+        """The 478 MediaPipe points in pixels, or None where no face is found."""
+        mediapipe = _mediapipe("mediapipe")
+        held = mediapipe.Image(
+            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
+        )
+        faces = self._landmarker.detect(held).face_landmarks
+        return _pixels([(p.x, p.y) for p in faces[0]], image) if faces else None
+
+    def close(self) -> None:
+        """Frees the graph; the detector cannot be used afterwards."""
+        self._landmarker.close()
+
+
+def _mediapipe(module: str) -> Any:  # noqa: ANN401 - an optional package without types
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise _absent(error) from error
+
+
+def _absent(error: Exception) -> TrackError:
+    return TrackError(
+        f"Detecting landmarks needs mediapipe 0.10.14 or newer: {error}.",
+        "pip install 'npga[tracking]' (from 0.10.30 on with landmarker=face_landmarker.task), or "
+        "use landmarks=capture or landmarks=none.",
+    )
+
+
+def _pixels(
+    shares: list[tuple[float, float]], image: UInt8[np.ndarray, "h w 3"]
+) -> Float[np.ndarray, "l 2"]:
+    size = np.array([image.shape[1], image.shape[0]], dtype=np.float32)
+    return np.array(shares, dtype=np.float32) * size

@@ -14,7 +14,7 @@ class NetworkConfig:
     width: int = knob(96, "hidden width")
     depth: int = knob(4, "hidden layers of the point basis")
     rank: int = knob(48, "basis vectors per point, combined by the expression")
-    bands: int = knob(0, "octaves of positional encoding of x (B has none)")
+    bands: int = knob(2, "octaves of positional encoding of x")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ScheduleConfig:
     pool_points: int = knob(128, "pairs per code")
     batch_codes: int = knob(8, "codes in a step")
     rest_points: int = knob(48, "points per code in the cycle term")
-    learning_rate: float = knob(0.01, "peak rate of Adam; falls along a cosine to 1 %")
+    learning_rate: float = knob(0.005, "peak rate of Adam; falls along a cosine to 1 %")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Schedule:
     batch_codes: int = 8
     rest_points: int = 48
     """Rest points per code for the cycle."""
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     warmup: int = 50
 
     def rate(self, step: int) -> float:

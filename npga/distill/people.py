@@ -14,13 +14,21 @@ from torch import Tensor
 
 from npga.capture.synthetic.people import EXPRESSIONS
 from npga.core.mesh import Mesh
-from npga.distill.samples import Expressions
+from npga.distill.samples import Expressions, carried
 from npga.distill.teacher import Region, Subjects
 from nphm_tracking import HeadModel, Track
 from nphm_tracking.prior.expressions import sample_expressions
 
 FINE_SHARE = 0.2
 """Share of the training points on the lips, and on the lids; ours."""
+
+MOBILE_SHARE = 0.7
+"""Share of the training points that go where expressions move the surface; ours.
+
+Without it most points lie where nothing moves, and F may settle on moving nothing at all.
+"""
+
+MOBILITY_CODES = 48
 
 NEAR = {Region.lips: 0.024, Region.lids: 0.016}
 """Points within 6 mm of labelled lips and 4 mm of labelled lids count as such."""
@@ -104,6 +112,20 @@ def pull_to_surface(
     return x.detach()
 
 
+@torch.no_grad()
+def mobility(
+    model: HeadModel, points: Float[Tensor, "v 3"], expressions: Expressions, seed: int
+) -> Float[Tensor, "v"]:
+    """How far expressions carry points of the average head, roughly, mean over random codes."""
+    codes = expressions.draw(MOBILITY_CODES, torch.Generator().manual_seed(seed), margin=0.0)
+    identity = model.compress(model.neutral_codes().z_geo[None])
+    moved = points.new_zeros(len(points))
+    for z_exp in codes.to(points):
+        posed = carried(model, None, points[None], points[None, :, :0], z_exp[None], identity)
+        moved += (posed[0] - points).norm(dim=-1) / MOBILITY_CODES
+    return moved
+
+
 def subjects_on(
     model: HeadModel,
     points: Float[Tensor, "v 3"],
@@ -118,19 +140,27 @@ def subjects_on(
 
 
 def sampled_surface(
-    model: HeadModel, mesh: Mesh, count: int, seed: int, *, uniform: bool = False
+    model: HeadModel,
+    mesh: Mesh,
+    count: int,
+    seed: int,
+    expressions: Expressions | None = None,
 ) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "v"]]:
     """Points on the average head with their regions.
 
-    Uniform by area, or with FINE_SHARE of them on the lips and as many on the lids.
+    Uniform by area; given the expressions to come, MOBILE_SHARE of them where those move the
+    surface, and at least FINE_SHARE on the lips and as many on the lids.
     """
     region = regions_of(model, mesh.vertices[mesh.faces].mean(1))
     weights = torch.ones(len(region)).to(mesh.vertices)
-    if not uniform:
+    if expressions is not None:
         areas, _ = mesh.face_areas_normals()
+        mobile = mobility(model, mesh.vertices, expressions, seed)[mesh.faces].mean(1)
+        mobile = mobile * areas.sum() / (mobile * areas).sum().clamp(min=1e-9)
+        weights = MOBILE_SHARE * mobile + (1 - MOBILE_SHARE)
         for name in NEAR:
             here = region == int(name)
             area = float(areas[here].sum() / areas.sum())
-            weights[here] = FINE_SHARE / max(area, FINE_SHARE / 50)
+            weights[here] = weights[here].clamp(min=FINE_SHARE / max(area, FINE_SHARE / 50))
     points = mesh.sample(count, seed, face_weights=weights).points
     return points, regions_of(model, points)

@@ -82,9 +82,11 @@ def training_sampler(
     generator = torch.Generator().manual_seed(config.seed)
     z_geo = people.random_people(model, config.people, generator)
     known = [track.z_geo.to(z_geo)[None] for track in tracks]
-    points, region = people.sampled_surface(model, mesh, config.surface_points, config.seed)
-    subjects = people.subjects_on(model, points, region, torch.cat([z_geo, *known]))
     expressions = people.known_expressions(model, tracks, config.seed)
+    points, region = people.sampled_surface(
+        model, mesh, config.surface_points, config.seed, expressions
+    )
+    subjects = people.subjects_on(model, points, region, torch.cat([z_geo, *known]))
     return sampler_for(model, subjects, expressions, config.margin)
 
 
@@ -151,7 +153,7 @@ def report(
     seed = config.seed + SHEET_SEED
     expressions = people.known_expressions(model, [], seed)
     z_geo = people.random_people(model, config.judge_people, torch.Generator().manual_seed(seed))
-    points, region = people.sampled_surface(model, mesh, JUDGED_POINTS, seed, uniform=True)
+    points, region = people.sampled_surface(model, mesh, JUDGED_POINTS, seed)
     unseen = people.subjects_on(model, points, region, z_geo)
     sampler = sampler_for(model, unseen, expressions, config.margin)
     verdict = judge(

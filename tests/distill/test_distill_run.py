@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from npga.avatar.forward import load_prior
-from npga.core.config import compose_config
+from npga.avatar.forward import ForwardPrior, load_prior
+from npga.core.config import as_plain, compose_config
 from npga.core.errors import CheckpointError, ConfigError, OutputError, TrackError
 from npga.core.mesh import Mesh
 from npga.core.similarity import Similarity
@@ -14,6 +14,7 @@ from npga.distill import loop, people
 from npga.distill import run as distill_run
 from npga.distill.config import DistillConfig
 from npga.distill.teacher import Region
+from npga.distill.terms import Terms
 from nphm_tracking import SequenceTrack, Track, load_head_model, save_track
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.model.load import save_head_model
@@ -66,14 +67,50 @@ def head_model(tmp_path, monkeypatch):
 def test_training_points_are_denser_on_lips_and_lids():
     model = load_head_model(None)
     mesh = model.mesh(model.neutral_codes(), 40, canonical=True)
-    _, even = people.sampled_surface(model, mesh, 2000, 0, uniform=True)
-    points, dense = people.sampled_surface(model, mesh, 2000, 0)
+    expressions = people.known_expressions(model, [], 0)
+    spread, even = people.sampled_surface(model, mesh, 2000, 0)
+    points, dense = people.sampled_surface(model, mesh, 2000, 0, expressions)
     for name in (Region.lips, Region.lids):
         assert (even == name).float().mean() < 0.06
         assert 0.08 < (dense == name).float().mean() < 0.3
     lids = points[dense == Region.lids]
     assert (lids[:, 0] > 0.05).any() and (lids[:, 0] < -0.05).any()
     assert lids[:, 1].mean() > points[dense == Region.lips][:, 1].mean() + 0.15
+    behind = [(some[:, 2] < -0.2).float().mean() for some in (spread, points)]
+    assert behind[1] < 0.6 * behind[0], "nothing moves at the back of the head"
+
+
+def test_mobility_is_large_at_the_mouth_and_nothing_at_the_back():
+    model = load_head_model(None)
+    reference = model.reference
+    expressions = people.known_expressions(model, [], 0)
+    moved = people.mobility(model, reference.points, expressions, seed=0)
+    lips = reference.region == reference.names.index("lips")
+    assert moved[lips].mean() * 250 > 2
+    assert moved[reference.points[:, 2] < -0.3].mean() * 250 < 0.5
+
+
+def test_f_begins_to_move_the_shipped_head():
+    """A guard against the solution that moves nothing: most points of a head rest."""
+    config = compose_config(
+        DistillConfig, "distill", ["out=x", "people=3", "surface_points=800", "schedule.steps=150",
+        "schedule.pool_codes=128", "schedule.round_steps=50", "device=cpu"],
+    )  # fmt: skip
+    model = load_head_model(None)
+    mesh = model.mesh(model.neutral_codes(), 40, canonical=True)
+    sampler = distill_run.training_sampler(config, model, mesh, [])
+    torch.manual_seed(0)
+    forward = ForwardPrior(model.exp_size, model.identity_size, hyper_size=model.hyper_size)
+    loop.start_from_statistics(forward, sampler, seed=0)
+    schedule = loop.Schedule(**as_plain(config.schedule))
+    optimizer = loop.make_optimizer(forward)
+    loop.distill(forward, sampler, Terms(), schedule, optimizer, seed=0)
+    pairs = sampler.pairs(64, 64, torch.Generator().manual_seed(9), forward)
+    with torch.no_grad():
+        found = forward(pairs.x, pairs.omega, pairs.z_exp, pairs.identity)
+    moving = (pairs.offset.norm(dim=-1) > 0.008) & (pairs.weight > 0)
+    left = (found - pairs.offset).norm(dim=-1)[moving].mean()
+    assert left < 0.75 * pairs.offset.norm(dim=-1)[moving].mean()
 
 
 def test_people_stand_on_their_own_surfaces():

@@ -4,13 +4,14 @@ Letters: b heads, n points per head, e expression. Every batch follows from (see
 resumed run sees what an uninterrupted one would have seen.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from npga.core.processes import ALONE, Processes
 from nphm_tracking.prior.config import PriorConfig
 from nphm_tracking.prior.data import BOX, PriorData, Rig
 from nphm_tracking.prior.expressions import sample_expressions
@@ -107,9 +108,12 @@ def _draw_heads(data: PriorData, rig: Rig, config: PriorConfig, rng: np.random.G
     return _Heads(person, mix, pure, weights, neutral, posed, labelled)
 
 
-def make_batch(data: PriorData, rig: Rig, config: PriorConfig, step: int) -> Batch:
-    """The batch of one step."""
-    rng = np.random.default_rng([config.seed, 17, step])
+def make_batch(
+    data: PriorData, rig: Rig, config: PriorConfig, step: int, team: Processes = ALONE
+) -> Batch:
+    """The batch of one step, or this process's part of it."""
+    rng = np.random.default_rng(team.seed(config.seed, 17, step))
+    config = replace(config, heads=team.share_of(config.heads, "heads"))
     torch_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
     drawn = _draw_heads(data, rig, config, rng)
     heads, pure, neutral, posed = config.heads, drawn.pure, drawn.neutral, drawn.posed

@@ -1,7 +1,8 @@
 """The training loop of the open prior, and the state that makes it resumable.
 
-Everything random in a step follows from (seed, step); the state holds weights, codes and optimiser
-moments. A resumed run therefore continues exactly.
+Everything random in a step follows from (seed, step) and, where several processes train together,
+from the process's rank; the state holds weights, codes and optimiser moments. A resumed run
+therefore continues exactly, as long as as many processes go on as began.
 """
 
 import math
@@ -13,15 +14,15 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from npga.core.device import resolve_device
 from npga.core.errors import CheckpointError
+from npga.core.processes import ALONE, Processes
 from npga.core.progress import bar, say
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.model.sizes import HeadModelSizes
 from nphm_tracking.prior.config import PriorConfig
 from nphm_tracking.prior.data import PriorData, Rig
 from nphm_tracking.prior.patches import COEFFICIENTS
-from nphm_tracking.prior.samples import make_batch, mixed
+from nphm_tracking.prior.samples import Batch, make_batch, mixed
 from nphm_tracking.prior.start import start_weights
 from nphm_tracking.prior.terms import prior_terms
 
@@ -46,6 +47,32 @@ class Trainee(nn.Module):
         """z_app of known skin and hair colours: they are its global part, the rest is zero."""
         rest = self.model.app_size - skin.shape[-1]
         return torch.cat([skin, skin.new_zeros(*skin.shape[:-1], rest)], dim=-1)
+
+
+class Objective(nn.Module):
+    """The loss terms of a batch, as one module whose gradients several processes can share."""
+
+    def __init__(self, trainee: Trainee, data: PriorData, config: PriorConfig) -> None:
+        """Keeps what is known of the training people."""
+        super().__init__()
+        self.trainee = trainee
+        self.weights = config.weights
+        known = {"anchors": data.anchors, "anchors_mean": data.anchors_mean, "skin": data.skin}
+        for name, value in known.items():
+            self.register_buffer(name, value.clone(), persistent=False)
+
+    anchors: Tensor
+    anchors_mean: Tensor
+    skin: Tensor
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted scalars by name."""
+        trainee = self.trainee
+        z_app = trainee.appearance(self.skin[batch.person[:, 0]])
+        origin = torch.zeros_like(trainee.z_geo[0])
+        z_geo = mixed(trainee.z_geo, origin, batch.person, batch.mix)
+        at_anchors = mixed(self.anchors, self.anchors_mean, batch.person, batch.mix)
+        return prior_terms(trainee.model, batch, z_geo, z_app, at_anchors, self.weights)
 
 
 def prior_sizes(config: PriorConfig) -> HeadModelSizes:
@@ -83,32 +110,32 @@ def new_trainee(data: PriorData, rig: Rig, config: PriorConfig) -> Trainee:
 
 
 def train(
-    trainee: Trainee, data: PriorData, rig: Rig, config: PriorConfig, folder: Path
+    trainee: Trainee,
+    data: PriorData,
+    rig: Rig,
+    config: PriorConfig,
+    folder: Path,
+    team: Processes = ALONE,
 ) -> list[dict[str, float]]:
     """Optimise for ``config.steps`` steps; returns the mean terms of every ``save_every`` steps.
 
-    Takes up ``folder/state.pt`` where it is there. Raises CheckpointError for a state that belongs
-    to another run.
+    Several processes take an equal part of every batch each; terms are the leader's. Takes up
+    ``folder/state.pt`` where it is there. Raises CheckpointError for a state that belongs to
+    another run.
     """
     optimizer = torch.optim.AdamW(
         trainee.model.parameters(), lr=config.rate, betas=(0.9, 0.99), weight_decay=1e-4
     )
-    device = resolve_device(config.device)
-    trainee.to(device)
-    at_anchor, mean_anchor = data.anchors.to(device), data.anchors_mean.to(device)
-    skin, origin = data.skin.to(device), torch.zeros(trainee.model.geo_size, device=device)
+    objective = Objective(trainee, data, config).to(team.device)
     start, log = _resume(trainee, optimizer, folder)
+    shared = team.shared(objective)
     sums: dict[str, float] = {}
     began = time.monotonic()
     with bar("training the prior", config.steps, start) as shown:
         for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.rate * rate_at(step, config.steps)
-            batch = make_batch(data, rig, config, step).to(device)
-            z_app = trainee.appearance(skin[batch.person[:, 0]])
-            z_geo = mixed(trainee.z_geo, origin, batch.person, batch.mix)
-            at_anchors = mixed(at_anchor, mean_anchor, batch.person, batch.mix)
-            terms = prior_terms(trainee.model, batch, z_geo, z_app, at_anchors, config.weights)
+            terms = shared(make_batch(data, rig, config, step, team).to(team.device))
             total = torch.stack(list(terms.values())).sum()
             _require_finite(total, terms, step)
             optimizer.zero_grad(set_to_none=True)
@@ -122,8 +149,9 @@ def train(
                 span = (step % config.save_every) + 1
                 log.append({"step": step + 1.0, **{k: v / span for k, v in sums.items()}})
                 sums = {}
-                _say_row(log[-1], config, time.monotonic() - began)
-                _save(trainee, optimizer, step + 1, log, folder)
+                if team.leads:
+                    _say_row(log[-1], config, time.monotonic() - began)
+                    _save(trainee, optimizer, step + 1, log, folder)
     return log
 
 

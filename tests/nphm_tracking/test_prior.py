@@ -1,5 +1,7 @@
 """The open prior: what is drawn, that training resumes exactly, and what the shipped file does."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -206,6 +208,25 @@ def test_interrupted_training_resumes_exactly(rig: Rig, data: PriorData, tmp_pat
     (folder / "state.pt").write_bytes(b"damaged")
     with pytest.raises(CheckpointError):
         train(new_trainee(data, rig, TINY), data, rig, TINY, folder)
+
+
+@needs_people
+@pytest.mark.slow
+def test_two_processes_make_one_prior(tmp_path: Path) -> None:
+    """`torchrun npga prior`: one result, of both; a batch that cannot be shared is refused."""
+    words = [
+        "prior", "people=10", "heldout=1", "volume_points=60", "steps=4", "heads=4",
+        "correspondence_points=12", "surface_points=5", "distance_points=6", "normal_points=2",
+        "save_every=2", "device=cpu", "sizes.geo_global=6", "sizes.identity=4",
+        "sizes.anchor_width=8", "sizes.backward_width=16", "sizes.backward_depth=3",
+        "sizes.sdf_width=8", "sizes.sdf_depth=2", "sizes.color_width=6",
+    ]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch += ["-m", "npga", *words, f"out={tmp_path / 'prior'}"]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert load_head_model(tmp_path / "prior" / "head_model.safetensors").exp_size == 52
+    assert not (tmp_path / "prior.partial").exists()
 
 
 class _Interrupting(PriorData):

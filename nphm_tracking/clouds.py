@@ -101,8 +101,9 @@ def reconstruct_cloud(
     *,
     error_max_px: float = 2.0,
 ) -> PointCloud:
-    """A sparse cloud by pycolmap: SIFT, exhaustive matching, triangulation with the known cameras.
+    """A cloud by pycolmap: SIFT, exhaustive matching, triangulation with the known cameras.
 
+    Where pycolmap was built with CUDA, dense stereo and fusion follow; else the points are sparse.
     Pictures and cameras must have one size. Points seen outside the mattes go. Normals are zero
     (sparse points have none). Raises TrackError without pycolmap or with empty mattes, CaptureError
     where nothing was matched.
@@ -146,6 +147,8 @@ def _reconstruct(
     points = [
         p for p in found.points3D.values() if p.error <= error_max_px and p.track.length() >= 2
     ]
+    if points and pycolmap.has_cuda:
+        points = _dense_points(pycolmap, folder, pictures) or points
     if not points:
         raise CaptureError(
             f"pycolmap triangulated no point from {len(names)} pictures of {cameras.width} x "
@@ -156,6 +159,15 @@ def _reconstruct(
     rgb = torch.from_numpy(np.stack([p.color for p in points])).float() / 255
     cloud = PointCloud(xyz, torch.zeros_like(xyz), rgb)
     return cloud if mattes is None else _without_background(cloud, cameras, mattes)
+
+
+def _dense_points(pycolmap: Any, folder: Path, pictures: Path) -> list[Any]:  # noqa: ANN401
+    """Points of patch-match stereo between the triangulated pictures, fused over all of them."""
+    workspace = folder / "dense"
+    pycolmap.undistort_images(workspace, folder / "out", pictures)
+    pycolmap.patch_match_stereo(workspace)
+    fused = pycolmap.stereo_fusion(folder / "fused", workspace)
+    return list(fused.points3D.values())
 
 
 def _without_background(cloud: PointCloud, cameras: Cameras, mattes: Tensor) -> PointCloud:

@@ -95,6 +95,15 @@ def test_finds_a_known_head_again(prior: HeadModel) -> None:
     torch.testing.assert_close(again.z_geo, fit.z_geo, atol=1e-3, rtol=0)
 
 
+def test_with_codes_held_the_scale_is_found(prior: HeadModel) -> None:
+    """The average head, 7 percent smaller than where the fit starts."""
+    points = prior.mesh(prior.neutral_codes(), resolution=72).sample(600, 1).points * 0.2325
+    config = PointFitConfig(iterations=10, final_iterations=2, geometry=1e4, expression=1e4)
+    fit = fit_points(prior, points, config=config)
+    assert abs(float(fit.world_from_head.scale) - 0.2325) < 0.0015
+    assert fit.residual_mm.abs().mean() < 0.2
+
+
 def test_refuses_clouds_that_say_nothing(prior: HeadModel) -> None:
     with pytest.raises(TrackError, match="49 points"):
         fit_points(prior, torch.zeros(49, 3))

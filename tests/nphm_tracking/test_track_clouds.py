@@ -1,4 +1,4 @@
-"""Sparse points by pycolmap, with known cameras, from pictures of a textured ball."""
+"""Points by pycolmap, with known cameras, from pictures of a textured ball."""
 
 import sys
 from importlib.util import find_spec
@@ -52,6 +52,34 @@ def test_points_lie_on_the_ball() -> None:
     error = (cloud.points.norm(dim=1) - RADIUS).abs()
     assert error.median() < 0.001
     assert bool((cloud.normals == 0).all())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("pycolmap") is None, reason="pycolmap is not installed")
+def test_with_cuda_dense_points_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA stages stand in: they find COLMAP's workspace, and their points are taken."""
+    import pycolmap
+
+    cameras = narrow_ring()
+    pictures, mattes = ball_pictures(cameras)
+    seen = []
+
+    def stereo(workspace) -> None:
+        seen.extend(sorted(p.name for p in (workspace / "images").iterdir()))
+        assert pycolmap.Reconstruction(workspace / "sparse").num_points3D() > 0
+
+    def fusion(output, workspace) -> "pycolmap.Reconstruction":
+        fused = pycolmap.Reconstruction()
+        for place in ([0.0, 0.0, RADIUS], [0.01, 0.0, RADIUS], [9.0, 9.0, 9.0]):
+            fused.add_point3D(np.array(place), pycolmap.Track(), np.array([255, 0, 0], np.uint8))
+        return fused
+
+    monkeypatch.setattr(pycolmap, "has_cuda", True)
+    monkeypatch.setattr(pycolmap, "patch_match_stereo", stereo)
+    monkeypatch.setattr(pycolmap, "stereo_fusion", fusion)
+    cloud = reconstruct_cloud(pictures, cameras, mattes)
+    assert seen == [f"{n:03d}.png" for n in range(5)]
+    assert len(cloud) in (2, 3) and torch.allclose(cloud.colors[0], torch.tensor([1.0, 0.0, 0.0]))
 
 
 def test_missing_pycolmap_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

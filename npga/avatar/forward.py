@@ -163,13 +163,13 @@ class ForwardPrior(nn.Module):
             getattr(self, f"{name}_scale").copy_(scale)
         self.offset_scale.copy_(offsets.square().mean().sqrt().clamp(min=1e-4))
 
-    def basis(
+    def trunk(
         self,
         x: Float[Tensor, "b n 3"],
         omega: Float[Tensor, "b n h"],
         identity: Float[Tensor, "b i"],
-    ) -> Float[Tensor, "b n 3 r"]:
-        """How each point moves per coefficient, in head units; it knows no expression."""
+    ) -> Float[Tensor, "b n w"]:
+        """The last hidden layer of the basis."""
         points = (torch.cat([x, omega], dim=-1) - self.point_mean) / self.point_scale
         if self.bands:
             encoded = positional_encoding(points[..., :3], self.bands)
@@ -181,8 +181,21 @@ class ForwardPrior(nn.Module):
             if index == self.skip_at:
                 h = h + self.reentry(points, person)
             h = functional.silu(h)
-        unit = self.offset_scale / self.rank**0.5
-        return (self.exit(h) * unit).unflatten(-1, (3, self.rank))
+        return h
+
+    @property
+    def unit(self) -> Float[Tensor, ""]:
+        """Head units of one unit of the basis."""
+        return self.offset_scale / self.rank**0.5
+
+    def basis(
+        self,
+        x: Float[Tensor, "b n 3"],
+        omega: Float[Tensor, "b n h"],
+        identity: Float[Tensor, "b i"],
+    ) -> Float[Tensor, "b n 3 r"]:
+        """How each point moves per coefficient, in head units; it knows no expression."""
+        return (self.exit(self.trunk(x, omega, identity)) * self.unit).unflatten(-1, (3, self.rank))
 
     def coefficients(
         self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "#b i"]
@@ -202,11 +215,15 @@ class ForwardPrior(nn.Module):
     ) -> Float[Tensor, "b n 3"]:
         """Offset, in head space, that carries canonical point x to its place under z_exp.
 
-        x, omega and identity may have b = 1 while z_exp has more codes: they are then shared, and
-        the basis is computed once.
+        x, omega and identity may have b = 1 while z_exp has more codes: they are then shared. The
+        same as `combine(basis, coefficients)`, but the coefficients meet the exit layer first: 3
+        instead of 3 r numbers per point. Who asks many codes of the same points keeps the basis.
         """
-        basis = self.basis(x, omega, identity)
-        return combine(basis, self.coefficients(z_exp, identity))
+        hidden = self.trunk(x, omega, identity)
+        asked = self.coefficients(z_exp, identity) * self.unit
+        weight = torch.einsum("br,crw->bwc", asked, self.exit.weight.unflatten(0, (3, self.rank)))
+        bias = asked @ self.exit.bias.unflatten(0, (3, self.rank)).T
+        return torch.baddbmm(bias[:, None], hidden.expand(len(asked), -1, -1), weight)
 
     def jacobian(
         self,

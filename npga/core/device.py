@@ -30,6 +30,12 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def take_gpu(index: int) -> torch.device:
+    """The GPU of that number, as this process's own."""
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
 def flush_denormals() -> None:
     """Let the CPU treat numbers below 1e-38 as 0, in this thread and those started later.
 

@@ -12,7 +12,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from npga.core.device import resolve_device
+from npga.core.device import resolve_device, take_gpu
 from npga.core.errors import ConfigError
 
 
@@ -74,8 +74,7 @@ def processes(device: str) -> Iterator[Processes]:
         yield Processes(0, 1, chosen)
         return
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(chosen)
+        chosen = take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), chosen)

@@ -203,12 +203,14 @@ def main() -> None:
         "images": lambda folder, every: images_rows(folder),
         "monocular": monocular_rows,
         "repeat": lambda folder, every: repeat_rows(folder),
-        "prior": lambda folder, every: prior_rows(),
+        "prior": lambda folder, every: prior_rows(args.people, args.expressions),
         "query": lambda folder, every: query_rows(),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=",".join(groups))
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--people", type=int, default=20, help="unseen people of prior_*")
+    parser.add_argument("--expressions", type=int, default=10, help="of each of them")
     parser.add_argument("--out", type=Path, default=None, help="keep the tracks here")
     args = parser.parse_args()
     if not truth_available():

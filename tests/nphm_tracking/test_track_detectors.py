@@ -96,9 +96,7 @@ def test_both_forms_find_the_same_face() -> None:
     assert found[0] is not None and found[1] is not None
     eyes = np.linalg.norm(found[0][33] - found[0][263])
     assert np.median(np.linalg.norm(found[0] - found[1], axis=1)) < 0.06 * eyes
-    assert all(
-        one.detect(np.zeros_like(image)) is None for one in (FaceMesh(), FaceLandmarker(task))
-    )
+    assert all(one.detect(np.zeros_like(image)) is None for one in both)
 
 
 def _first_picture(clip: Path) -> np.ndarray:

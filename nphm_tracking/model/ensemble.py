@@ -30,7 +30,7 @@ class RowPlan:
     runs: tuple[int, ...]
     """Rows of each weight set, where sets run one after the other; empty where in blocks."""
     slot: Int[Tensor, "r"]
-    """Place of the row in the padded blocks."""
+    """Place of the row in the padded blocks, or among the sorted rows."""
     block_set: Int[Tensor, "k"]
     """Weight set of each block."""
     block_rows: int
@@ -41,19 +41,23 @@ class RowPlan:
         count = len(row_set)
         if in_blocks is None:
             in_blocks = row_set.is_cuda or count < ROWS_PER_SET * set_count
+        order = torch.argsort(row_set, stable=True)
+        per_set = torch.bincount(row_set, minlength=set_count)
+        place = torch.arange(count, device=row_set.device)
+        if not in_blocks:
+            slot = torch.zeros_like(order).scatter_(0, order, place)
+            return RowPlan(order, tuple(per_set.tolist()), slot, order[:0], 0)
         rows = 16
         while rows < 512 and rows * 4 * set_count < count:
             rows *= 2
-        order = torch.argsort(row_set, stable=True)
-        per_set = torch.bincount(row_set, minlength=set_count)
         blocks = (per_set + rows - 1) // rows
         first_row = torch.cumsum(per_set, 0) - per_set
         first_slot = (torch.cumsum(blocks, 0) - blocks) * rows
         held = row_set[order]
-        place = torch.arange(count, device=row_set.device) - first_row[held] + first_slot[held]
-        slot = torch.zeros_like(order).scatter_(0, order, place)
-        runs = () if in_blocks else tuple(per_set.tolist())
-        return RowPlan(order, runs, slot, torch.repeat_interleave(blocks), rows)
+        slot = torch.zeros_like(order).scatter_(
+            0, order, place - first_row[held] + first_slot[held]
+        )
+        return RowPlan(order, (), slot, torch.repeat_interleave(blocks), rows)
 
     def spread(self, rows: Float[Tensor, "r c"]) -> Float[Tensor, "k n c"]:
         """Rows into padded blocks."""
@@ -131,16 +135,10 @@ class LocalNetworks(nn.Module):
         """
         if plan.runs:
             return self._set_by_set(rows, codes, row, plan, activation, tap)
-        first = self.weights[0]
-        if len(row) < codes.row_count:
-            given = plan.spread(torch.cat([codes.of_rows(row), rows], dim=1))
-            hidden = torch.baddbmm(
-                self.biases[0][plan.block_set][:, None], given, first[plan.block_set].mT
-            )
-        else:
-            told = self._told(codes)[row]
-            own = first[:, :, self.code_size :][plan.block_set]
-            hidden = plan.spread(told) + torch.bmm(plan.spread(rows), own.mT)
+        given, told = self._given(rows, codes, row)
+        first = self.weights[0][:, :, -given.shape[1] :][plan.block_set]
+        start = self.biases[0][plan.block_set][:, None] if told is None else plan.spread(told[row])
+        hidden = torch.baddbmm(start, plan.spread(given), first.mT)
         for weight, bias in zip(list(self.weights)[1:-1], list(self.biases)[1:-1], strict=True):
             hidden = torch.baddbmm(
                 bias[plan.block_set][:, None], activation(hidden), weight[plan.block_set].mT
@@ -152,11 +150,18 @@ class LocalNetworks(nn.Module):
         )
         return plan.collect(out), None if tap is None else plan.collect(tap(hidden))
 
-    def _told(self, codes: MemberCodes) -> Float[Tensor, "m o"]:
-        """What codes and bias add to the first layer, by person and member."""
+    def _given(
+        self, rows: Float[Tensor, "r i"], codes: MemberCodes, row: Int[Tensor, "r"]
+    ) -> tuple[Float[Tensor, "r j"], Float[Tensor, "m o"] | None]:
+        """The first layer's input; and what codes and bias add to it, by person and member.
+
+        With fewer rows than members the codes are part of the input instead (None).
+        """
+        if len(row) < codes.row_count:
+            return torch.cat([codes.of_rows(row), rows], dim=1), None
         weight = self.weights[0][:, :, : self.code_size][codes.member_set]
         told = torch.einsum("bmc,moc->bmo", codes.of_members(), weight)
-        return (told + self.biases[0][codes.member_set]).flatten(0, 1)
+        return rows, (told + self.biases[0][codes.member_set]).flatten(0, 1)
 
     def _set_by_set(
         self,
@@ -169,9 +174,7 @@ class LocalNetworks(nn.Module):
     ) -> tuple[Float[Tensor, "r out"], Float[Tensor, "r t"] | None]:
         """The same, one weight set after the other."""
         first, bias = self.weights[0], self.biases[0]
-        each = len(row) < codes.row_count
-        given = torch.cat([codes.of_rows(row), rows], dim=1) if each else rows
-        told = None if each else self._told(codes)
+        given, told = self._given(rows, codes, row)
         split = given[plan.order].split(plan.runs)
         which = row[plan.order].split(plan.runs)
         outs, tapped = [], []
@@ -186,6 +189,4 @@ class LocalNetworks(nn.Module):
                 tapped.append(tap(hidden))
             last = self.weights[-1][chosen].T
             outs.append(torch.addmm(self.biases[-1][chosen], activation(hidden), last))
-        back = torch.empty_like(plan.order)
-        back[plan.order] = torch.arange(len(back), device=back.device)
-        return torch.cat(outs)[back], torch.cat(tapped)[back] if tapped else None
+        return torch.cat(outs)[plan.slot], torch.cat(tapped)[plan.slot] if tapped else None

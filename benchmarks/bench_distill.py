@@ -24,16 +24,15 @@ from npga.avatar.forward import ForwardPrior
 from npga.core.config import as_plain, compose_config
 from npga.core.device import flush_denormals, resolve_device
 from npga.core.images import write_image
-from npga.core.mesh import Mesh
 from npga.core.progress import bar, say
 from npga.distill import people
 from npga.distill.config import DistillConfig
 from npga.distill.judge import Judgement, judge
 from npga.distill.loop import Schedule, distill, make_optimizer, start_from_statistics
-from npga.distill.run import JUDGED_POINTS, SHEET_SEED, sampler_for, sheet, training_sampler
+from npga.distill.run import JUDGED_POINTS, SHEET_SEED, sheet, training_sampler, unseen_sampler
 from npga.distill.samples import Sampler
 from npga.distill.terms import Terms
-from nphm_tracking import HeadModel, load_head_model
+from nphm_tracking import load_head_model
 
 
 class WithoutOmega(ForwardPrior):
@@ -133,15 +132,6 @@ def ablation_rows(name: str, found: Judgement) -> list[dict]:
     return [*rows, row(f"ablation_{name}_fold_over_percent", found.fold_over_percent, "%")]
 
 
-def unseen(config: DistillConfig, model: HeadModel, mesh: Mesh) -> Sampler:
-    """People and expressions that training never draws."""
-    seed = config.seed + SHEET_SEED
-    z_geo = people.random_people(model, config.judge_people, torch.Generator().manual_seed(seed))
-    points, region = people.sampled_surface(model, mesh, JUDGED_POINTS, seed)
-    subjects = people.subjects_on(model, points, region, z_geo)
-    return sampler_for(model, subjects, people.known_expressions(model, [], seed), config.margin)
-
-
 def main() -> None:
     """Train, judge, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,7 +147,8 @@ def main() -> None:
     )
     model = load_head_model(args.head_model).to(resolve_device("auto"))
     mesh = people.average_surface(model, config.surface_resolution)
-    sampler, strangers = training_sampler(config, model, mesh, []), unseen(config, model, mesh)
+    sampler = training_sampler(config, model, mesh, [])
+    z_geo, strangers = unseen_sampler(config, model, mesh)
     whole, *_ = every = variants(Terms(**as_plain(config.terms)))
     seed = config.seed + SHEET_SEED
 
@@ -169,9 +160,7 @@ def main() -> None:
     forward, minutes = trained(whole, config, sampler, args.steps)
     rows = main_rows(judged(forward), minutes)
     picture = ROOT / "benchmarks" / "results" / "distill-residuals.png"
-    z_geo = people.random_people(model, 1, torch.Generator().manual_seed(seed))
-    expressions = people.known_expressions(model, [], seed)
-    write_image(picture, sheet(model, mesh, expressions, forward, z_geo, seed))
+    write_image(picture, sheet(model, mesh, strangers.expressions, forward, z_geo[:1], seed))
     for variant in every if args.ablation_steps else []:
         forward, _ = trained(variant, config, sampler, args.ablation_steps)
         rows += ablation_rows(variant.name, judged(forward))

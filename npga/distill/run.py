@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from npga.avatar.forward import ForwardPrior, save_prior
 from npga.core import MM_PER_UNIT
@@ -141,6 +143,18 @@ def train(config: DistillConfig, sampler: Sampler, state: Path, checksum: str) -
     return forward.eval()
 
 
+def unseen_sampler(
+    config: DistillConfig, model: HeadModel, mesh: Mesh
+) -> tuple[Float[Tensor, "s g"], Sampler]:
+    """People (their geometry codes) and expressions that training never draws."""
+    seed = config.seed + SHEET_SEED
+    z_geo = people.random_people(model, config.judge_people, torch.Generator().manual_seed(seed))
+    points, region = people.sampled_surface(model, mesh, JUDGED_POINTS, seed)
+    unseen = people.subjects_on(model, points, region, z_geo)
+    expressions = people.known_expressions(model, [], seed)
+    return z_geo, sampler_for(model, unseen, expressions, config.margin)
+
+
 def report(
     config: DistillConfig,
     model: HeadModel,
@@ -151,11 +165,8 @@ def report(
 ) -> Judgement:
     """Judge F on people and expressions it never saw; writes report.json and report.png."""
     seed = config.seed + SHEET_SEED
-    expressions = people.known_expressions(model, [], seed)
-    z_geo = people.random_people(model, config.judge_people, torch.Generator().manual_seed(seed))
-    points, region = people.sampled_surface(model, mesh, JUDGED_POINTS, seed)
-    unseen = people.subjects_on(model, points, region, z_geo)
-    sampler = sampler_for(model, unseen, expressions, config.margin)
+    z_geo, sampler = unseen_sampler(config, model, mesh)
+    expressions = sampler.expressions
     verdict = judge(
         forward, sampler, codes=config.judge_codes, points=config.judge_points, seed=seed
     )

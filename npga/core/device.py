@@ -36,6 +36,12 @@ def take_gpu(index: int) -> torch.device:
     return torch.device("cuda", index)
 
 
+def wait_for(device: torch.device) -> None:
+    """Return once everything asked of the device is done; for reading a clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def flush_denormals() -> None:
     """Let the CPU treat numbers below 1e-38 as 0, in this thread and those started later.
 

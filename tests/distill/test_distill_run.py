@@ -135,7 +135,7 @@ def config(head_model, out, *more) -> DistillConfig:
 def test_run_leaves_prior_and_report(head_model, tmp_path):
     distill_run.run(config(head_model, tmp_path / "out"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"prior.safetensors", "report.json", "report.png"}
+    assert names == {"prior.safetensors", "report.html", "report.json", "report.png"}
     prior = load_prior(tmp_path / "out" / "prior.safetensors")
     assert prior.expression_size == 5 and prior.identity_size == 3
     figures = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -54,9 +54,12 @@ class Schedule:
 
 
 def generator_for(seed: int, kind: int, number: int, rank: int = 0) -> torch.Generator:
-    """The random stream of one round (kind 0) or step (kind 1): a pure function of its name."""
-    stream = ((seed * 2 + kind) * 1_000_003 + number + (rank << 40)) % 2**63
-    return torch.Generator().manual_seed(stream)
+    """The random stream of one round (kind 0) or step (kind 1): a pure function of its name.
+
+    Only the lowest 32 bits of a seed count; the odd factor spreads the ranks over them.
+    """
+    stream = (seed * 2 + kind) * 1_000_003 + number + rank * 2_654_435_761
+    return torch.Generator().manual_seed(stream % 2**32)
 
 
 def make_optimizer(forward: ForwardPrior) -> torch.optim.Adam:
@@ -96,9 +99,9 @@ def distill(
     Several processes take an equal part of every pool and batch each. Raises NpgaError where a
     term is not finite.
     """
-    objective = team.shared(Objective(forward, sampler.teacher, terms))
     pool_codes = team.share_of(schedule.pool_codes, "schedule.pool_codes")
     codes = team.share_of(schedule.batch_codes, "schedule.batch_codes")
+    objective = team.shared(Objective(forward, sampler.teacher, terms))
     for first in range(start, schedule.steps, schedule.round_steps):
         number = first // schedule.round_steps
         pool = sampler.pairs(

@@ -107,15 +107,16 @@ class Job:
 def training_sampler(
     config: DistillConfig, model: HeadModel, mesh: Mesh, tracks: list[Track]
 ) -> Sampler:
-    """Random people, the tracked people, and what they may express."""
+    """Random people, the tracked people, those between them, and what they may express."""
     generator = torch.Generator().manual_seed(config.seed)
-    z_geo = people.random_people(model, config.people, generator)
-    known = [track.z_geo.to(z_geo)[None] for track in tracks]
+    none = model.geo_stats.mean.new_zeros(0, model.geo_size)
+    known = torch.cat([none, *(track.z_geo.to(none)[None] for track in tracks)])
+    z_geo = people.training_people(model, known, config.people, generator)
     expressions = people.known_expressions(model, tracks, config.seed)
     points, region = people.sampled_surface(
         model, mesh, config.surface_points, config.seed, expressions
     )
-    subjects = people.subjects_on(model, points, region, torch.cat([z_geo, *known]))
+    subjects = people.subjects_on(model, points, region, z_geo)
     return sampler_for(model, subjects, expressions, config.margin)
 
 

@@ -47,7 +47,7 @@ COMMANDS: dict[str, Command] = {
     "track": Command(
         "capture -> identity, expressions and head poses",
         "nphm_tracking.config:TrackConfig",
-        "nphm_tracking.run:run",
+        "npga.distill.landmarks:track",
     ),
     "distill": Command(
         "head model -> forward prior F",

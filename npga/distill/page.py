@@ -211,7 +211,7 @@ def _training(log: list[Round]) -> Element:
     for name in log[0].terms:
         values = [one.terms[name] for one in log]
         highest = max(*values, 1e-3)
-        line = Line([one.step for one in log], values, [False] * len(log), highest, "")
+        line = Line([one.step for one in log], values, [False] * len(log), highest, "", "step")
         chart = line_chart(line, highest, f"term {name}")
         charts.append(figure(chart, element("b", name), f": {values[-1]:.3f} at the end"))
     about = "The weighted terms, means over rounds; below stand the steps."

@@ -5,13 +5,13 @@ Letters: `v` vertices, `h` hyper coordinates, `e` expression size.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from npga.avatar import Avatar, AvatarSizes, ExpressionStats, ForwardPrior, load_prior
+from npga.avatar.forward import prior_file
 from npga.capture import Capture, open_capture
 from npga.core.errors import CaptureError, TrackError
 from npga.core.mesh import Mesh
@@ -247,9 +247,3 @@ def load_inputs(config: FitConfig) -> Inputs:
     checksum = model.checksum()
     track.require_model(checksum)
     return Inputs(capture, track, model, load_prior(prior_file(config.prior), checksum))
-
-
-def prior_file(path: str) -> Path:
-    """`prior.safetensors` where a folder was given."""
-    place = Path(path)
-    return place / "prior.safetensors" if place.is_dir() else place

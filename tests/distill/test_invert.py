@@ -89,7 +89,7 @@ def test_jacobian_against_finite_differences(teacher, subjects):
 def test_restarts_ask_only_what_is_left(teacher, subjects):
     field, canonical, posed = problem(teacher, subjects)
     start = canonical.clone()
-    start[::3] += 40.0  # far outside: given up at once
+    start[::3] = torch.nan  # given up at once
     lost = invert.broyden(field, canonical, start)
     assert not lost.converged[::3].any()
     asked = []

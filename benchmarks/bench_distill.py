@@ -20,6 +20,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._results import ROOT, row, write_results
+from benchmarks.distill_landmarks import landmark_rows
 from npga.avatar.forward import ForwardPrior
 from npga.core.config import as_plain, compose_config
 from npga.core.device import flush_denormals, resolve_device
@@ -164,6 +165,7 @@ def main() -> None:
 
     forward, minutes = trained(whole, config, sampler, args.steps)
     rows = main_rows(judged(forward), minutes)
+    rows += landmark_rows(forward, model, strangers, z_geo, seed)
     picture = ROOT / "benchmarks" / "results" / "distill-residuals.png"
     shown = on_vertices(model, mesh, strangers.expressions, z_geo[:1])
     write_image(picture, sheet(mesh, shown, forward, seed))

@@ -114,7 +114,7 @@ def regions_of(model: HeadModel, points: Float[Tensor, "v 3"]) -> Int[Tensor, "v
         if name.name not in reference.names:
             continue
         labelled = reference.points[reference.region == reference.names.index(name.name)]
-        for part in torch.arange(len(points)).split(4096):
+        for part in torch.arange(len(points), device=points.device).split(4096):
             distance = torch.cdist(points[part], labelled).amin(1)
             region[part[distance < radius]] = int(name)
     return region

@@ -30,6 +30,8 @@ from npga.core.store import load_tensors, save_tensors
 
 PRIOR_FORMAT = "npga.prior"
 PRIOR_VERSION = 1
+SHIPPED_PRIOR = Path(__file__).parent.parent / "assets" / "forward_prior.safetensors"
+"""F of the open prior."""
 
 
 def positional_encoding(x: Float[Tensor, "*n d"], bands: int) -> Float[Tensor, "*n s"]:
@@ -324,7 +326,9 @@ def load_prior(path: str | Path, head_model_checksum: str | None = None) -> Forw
     return prior.eval()
 
 
-def prior_file(path: str) -> Path:
-    """`prior.safetensors` where a folder was given."""
+def prior_file(path: str | None) -> Path:
+    """The file: `prior.safetensors` where a folder was given, the shipped F for None."""
+    if path is None:
+        return SHIPPED_PRIOR
     place = Path(path)
     return place / "prior.safetensors" if place.is_dir() else place

@@ -89,7 +89,9 @@ class FitConfig:
     capture: str = knob(MISSING, "capture root")
     participant: str | None = knob(None, "participant in it; null where there is only one")
     track: str = knob(MISSING, "the track of that participant: file or folder")
-    prior: str = knob(MISSING, "the forward prior F that `npga distill` made: file or folder")
+    prior: str | None = knob(
+        None, "forward prior F that `npga distill` made: file or folder; null = the open prior's"
+    )
     head_model: str | None = knob(None, "head model file; null = the open prior that ships")
     out: str = knob(MISSING, "folder to make: avatar.safetensors, fit.json, previews")
     overwrite: bool = knob(False, "replace an existing result")

@@ -1,6 +1,7 @@
 """The one place that knows about devices and seeds."""
 
 import random
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -34,6 +35,11 @@ def take_gpu(index: int) -> torch.device:
     """The GPU of that number, as this process's own."""
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Kernels launched inside run on this GPU; on the CPU nothing changes."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def flush_denormals() -> None:

@@ -22,7 +22,7 @@ assert door.rasterize is _rasterize_function
 def test_import_is_light() -> None:
     code = (
         "import npga.raster, sys;"
-        "print([m for m in ('numba', 'llvmlite', 'gsplat', 'scipy') if m in sys.modules])"
+        "print([m for m in ('numba', 'llvmlite', 'triton', 'gsplat', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -110,7 +110,7 @@ def test_shapes_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...]) -
         value = torch.zeros(shape).double() if field == name else getattr(gaussians, field)
         object.__setattr__(odd, field, value)
     with pytest.raises(ValueError, match=rf"Gaussians\.{name} has shape"):
-        door._check(odd, cameras(1), None)
+        door.require_shapes(odd, cameras(1), None)
 
 
 def test_mixed_precision_is_refused() -> None:

@@ -204,11 +204,11 @@ class _Blend(torch.autograd.Function):
         means2d, shapes, colors, background, clear_end, last_hit = ctx.saved_tensors
         lists, view, (c, n), k = ctx.lists, ctx.view, means2d.shape[:2], colors.shape[1]
         hit_gradients = colors.new_zeros(len(lists.rows), GEOMETRY.value + k)
-        pixels = [v.contiguous() for v in (v_image, v_alpha, v_depth)]
+        v_planes = torch.cat([v_image.permute(0, 3, 1, 2), v_depth[:, None]], 1)
         channels = _padded(k)
         blend_backward[(len(lists.tile_starts) - 1,)](
             lists.tile_starts, lists.rows, lists.slots, means2d, shapes, colors, background,
-            clear_end, last_hit, *pixels, hit_gradients,
+            clear_end, last_hit, v_planes, v_alpha.contiguous(), hit_gradients,
             n, k, view.width, view.height, *lists.grid,
             CHANNELS=channels, num_warps=_backward_warps(channels),
         )  # fmt: skip

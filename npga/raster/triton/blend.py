@@ -27,18 +27,23 @@ GEOMETRY = tl.constexpr(7)  # gradients of a hit before its colors': mean (2), s
 
 
 @triton.jit
-def _load_hit(rows, hit, means2d, shapes, colors, base, channels, CHANNELS: tl.constexpr):
-    """Mean, conic, opacity, and the colors followed by depth, [CHANNELS, 1, 1]."""
+def _load_hit(rows, hit, means2d, shapes):
+    """Mean, conic, opacity and row."""
     row = tl.load(rows + hit)
     mean, shape = means2d + 2 * row, shapes + 5 * row
-    channel = tl.arange(0, CHANNELS)[:, None, None]
-    color = colors + (row - base).to(tl.int64) * channels + channel
-    feature = tl.load(color, mask=channel < channels, other=tl.load(shape + 4))
     return (
         tl.load(mean), tl.load(mean + 1),
         tl.load(shape), tl.load(shape + 1), tl.load(shape + 2), tl.load(shape + 3),
-        feature,
+        row,
     )  # fmt: skip
+
+
+@triton.jit
+def _load_feature(hit, shapes, colors, base, channels, CHANNELS: tl.constexpr):
+    """The colors, then depth, [CHANNELS, 1, 1]."""
+    channel = tl.arange(0, CHANNELS)[:, None, None]
+    color = colors + (hit[6] - base).to(tl.int64) * channels + channel
+    return tl.load(color, mask=channel < channels, other=tl.load(shapes + 5 * hit[6] + 4))
 
 
 @triton.jit
@@ -81,46 +86,54 @@ def blend_forward(
     start = tl.load(tile_starts + tl.program_id(0))
     stop = tl.load(tile_starts + tl.program_id(0) + 1)
     if start < stop:
-        ahead = _load_hit(rows, start, means2d, shapes, colors, base, channels, CHANNELS)
+        ahead = _load_hit(rows, start, means2d, shapes)
         hit = start
         while hit < stop:
             until = tl.minimum(hit + _STRIDE, stop)
             while hit < until:
                 now = ahead
-                ahead = _load_hit(
-                    rows, tl.minimum(hit + 1, stop - 1),
-                    means2d, shapes, colors, base, channels, CHANNELS,
-                )  # fmt: skip
+                ahead = _load_hit(rows, tl.minimum(hit + 1, stop - 1), means2d, shapes)
+                feature = _load_feature(now, shapes, colors, base, channels, CHANNELS)
                 _, _, fall, seen = _fall(now, center_x, center_y)
                 seen &= clear > 0.0
                 opaque = tl.where(seen, tl.minimum(fall, _ALPHA_MAX), 0.0)
                 after = clear * (1.0 - opaque)
                 paints = seen & (after > _T_MIN)
                 weight = tl.where(paints, opaque * clear, 0.0)
-                painted += now[6] * weight[None, :, :]
+                painted += feature * weight[None, :, :]
                 last = tl.where(paints, hit - start, last)
-                clear = tl.where(seen & (after <= _T_MIN), -clear, after)
+                clear = tl.where(seen & ~paints, -clear, after)
                 hit += 1
             hit = tl.where(tl.max(tl.max(clear, axis=1), axis=0) > 0.0, hit, stop)
 
     clear = tl.abs(clear)
-    inside = (x < width) & (y < height)
-    pixel = (camera.to(tl.int64) * height + y) * width + x
-    tl.store(alpha + pixel, 1.0 - clear, mask=inside)
-    tl.store(clear_end + pixel, clear, mask=inside)
-    tl.store(last_hit + pixel, last, mask=inside)
+    inside, pixel = (x < width) & (y < height), y * width + x
+    first = camera.to(tl.int64) * height * width
+    tl.store(alpha + first + pixel, 1.0 - clear, mask=inside)
+    tl.store(clear_end + first + pixel, clear, mask=inside)
+    tl.store(last_hit + first + pixel, last, mask=inside)
     channel = tl.arange(0, CHANNELS)[:, None, None]
     behind = tl.load(background + channel, mask=channel < channels, other=0.0)
     painted += behind * clear[None, :, :]
-    place = pixel[None, :, :] * channels + channel
-    tl.store(image + place, painted, mask=inside[None, :, :] & (channel < channels))
-    place = pixel[None, :, :] + channel * 0
-    tl.store(depth + place, painted, mask=inside[None, :, :] & (channel == channels))
+    inside, pixel = inside[None, :, :], pixel[None, :, :]
+    place = pixel * channels + channel
+    tl.store(image + first * channels + place, painted, mask=inside & (channel < channels))
+    tl.store(depth + first + pixel + channel * 0, painted, mask=inside & (channel == channels))
 
 
 @triton.jit
-def _sum(plane):
-    return tl.sum(tl.sum(plane, axis=0), axis=0)
+def _load_planes(planes, x, y, channels, width, height, CHANNELS: tl.constexpr):
+    """[CHANNELS, h, w] of the tile; 0 beyond the picture and beyond the last plane.
+
+    Flat, then folded: so the compiler gives every thread all channels of its pixels.
+    """
+    pixel = tl.arange(0, TILE_W * TILE_H)[None, :]
+    x, y = tl.min(x) + pixel % TILE_W, tl.min(y) + pixel // TILE_W
+    channel = tl.arange(0, CHANNELS)[:, None]
+    place = channel.to(tl.int64) * height * width + y * width + x
+    inside = (x < width) & (y < height) & (channel <= channels)
+    flat = tl.load(planes + place, mask=inside, other=0.0)
+    return tl.reshape(flat, [CHANNELS, TILE_H, TILE_W])
 
 
 @triton.jit
@@ -145,35 +158,33 @@ def _store_slot(slot, now, dx, q, q1, q2, v_feature, channels, CHANNELS: tl.cons
 @triton.jit(do_not_specialize=["count", "channels", "width", "height", "grid_x", "grid_y"])
 def blend_backward(
     tile_starts, rows, slots, means2d, shapes, colors, background,
-    clear_end, last_hit, v_image, v_alpha, v_depth, hit_gradients,
+    clear_end, last_hit, v_planes, v_alpha, hit_gradients,
     count, channels, width, height, grid_x, grid_y, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Fill ``hit_gradients`` [hits, GEOMETRY + k] for all hits that painted; others stay as is."""
+    """Fill ``hit_gradients`` [hits, GEOMETRY + k] for all hits that painted; others stay as is.
+
+    ``v_planes`` [c k+1 h w]: the gradients of the image, then of depth.
+    """
     camera, x, y = _place(grid_x, grid_y)
     center_x, center_y = x + 0.5, y + 0.5
     base = camera * count
-    inside = (x < width) & (y < height)
-    pixel = (camera.to(tl.int64) * height + y) * width + x
+    inside, pixel = (x < width) & (y < height), y * width + x
+    first = camera.to(tl.int64) * height * width
+    clear = tl.load(clear_end + first + pixel, mask=inside, other=1.0)
+    last = tl.load(last_hit + first + pixel, mask=inside, other=-1)
+    behind = -tl.load(v_alpha + first + pixel, mask=inside, other=0.0)
+    v = _load_planes(v_planes + first * (channels + 1), x, y, channels, width, height, CHANNELS)
     channel = tl.arange(0, CHANNELS)[:, None, None]
-    place = pixel[None, :, :] * channels + channel
-    v = tl.load(v_image + place, mask=inside[None, :, :] & (channel < channels), other=0.0)
-    behind = tl.load(background + channel, mask=channel < channels, other=0.0)
-    behind = tl.sum(behind * v, axis=0) - tl.load(v_alpha + pixel, mask=inside, other=0.0)
-    place = pixel[None, :, :] + channel * 0
-    v += tl.load(v_depth + place, mask=inside[None, :, :] & (channel == channels), other=0.0)
-    clear = tl.load(clear_end + pixel, mask=inside, other=1.0)
+    behind += tl.sum(tl.load(background + channel, mask=channel < channels, other=0.0) * v, axis=0)
     behind *= clear
-    last = tl.load(last_hit + pixel, mask=inside, other=-1)
     start = tl.load(tile_starts + tl.program_id(0))
     hit = start + tl.max(tl.max(last, axis=1), axis=0)
     if hit >= start:
-        ahead = _load_hit(rows, hit, means2d, shapes, colors, base, channels, CHANNELS)
+        ahead = _load_hit(rows, hit, means2d, shapes)
         while hit >= start:
             now = ahead
-            ahead = _load_hit(
-                rows, tl.maximum(hit - 1, start),
-                means2d, shapes, colors, base, channels, CHANNELS,
-            )  # fmt: skip
+            ahead = _load_hit(rows, tl.maximum(hit - 1, start), means2d, shapes)
+            feature = _load_feature(now, shapes, colors, base, channels, CHANNELS)
             slot = hit_gradients + tl.load(slots + hit) * (GEOMETRY + channels)
             dx, dy, fall, seen = _fall(now, center_x, center_y)
             paints = seen & (last >= hit - start)
@@ -182,7 +193,7 @@ def blend_backward(
             inverse = 1.0 / (1.0 - opaque)
             clear *= inverse
             weight = opaque * clear
-            dot = tl.sum(now[6] * v, axis=0)
+            dot = tl.sum(feature * v, axis=0)
             q = (clear * dot - behind * inverse) * tl.where(paints & free, fall, 0.0)
             behind += weight * dot
             q1 = q * dy

@@ -7,8 +7,9 @@
     triton      kernels for CUDA GPUs, any number of channels, bitwise repeatable
     gsplat      CUDA kernels of the gsplat package (optional extra)
 
-Numba, triton and gsplat are imported by the first picture that needs them. The compiled kernels are cached
-beside the source, or in the user's cache folder where the installation cannot be written to.
+Numba, triton and gsplat are imported by the first picture that needs them. Numba's kernels are
+cached beside the source, or in the user's cache folder where the installation cannot be written
+to; Triton's in the user's home.
 """
 
 from npga.raster.rasterize import contributions, rasterize

@@ -19,7 +19,7 @@ from npga.raster.types import Backend, RenderedImages
 
 _FIELDS = ("means", "quats", "log_scales", "logit_opacities", "colors")
 _ON_GPU = (Backend.triton, Backend.gsplat)
-"""What draws on a GPU; auto takes the first that is installed. A back-end is named as its package."""
+"""What draws on a GPU, by the names of the packages; auto takes the first that is installed."""
 _HOW_TO_GET = {
     Backend.triton: "Install a CUDA build of torch for Linux, which brings triton",
     Backend.gsplat: "Install npga[cuda] on a machine with a CUDA GPU",

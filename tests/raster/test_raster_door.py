@@ -124,26 +124,39 @@ def test_half_precision_is_refused_by_the_kernels() -> None:
         rasterize(cloud(9, dtype=torch.float16), cameras(1), backend=Backend.cpu)
 
 
+@pytest.mark.parametrize("backend", [Backend.triton, Backend.gsplat])
 @pytest.mark.parametrize("installed", [False, True])
-def test_gsplat_without_a_gpu_is_refused(monkeypatch, installed: bool) -> None:
+def test_back_ends_of_the_gpu_are_refused_without_one(
+    monkeypatch, backend: Backend, installed: bool
+) -> None:
     monkeypatch.setattr(door, "find_spec", lambda name: SimpleNamespace() if installed else None)
+    monkeypatch.setattr(door, "_triton_interprets", lambda: False)
     with pytest.raises(DeviceError) as refusal:
-        rasterize(cloud(9), cameras(1), backend=Backend.gsplat)
+        rasterize(cloud(9), cameras(1), backend=backend)
     first, second = str(refusal.value).splitlines()
-    assert "gsplat" in first and "backend=cpu" in second
+    assert backend.value in first and "backend=cpu" in second
     assert ("not installed" in first) is not installed
 
 
-def test_no_backend_stands_in_for_another(monkeypatch) -> None:
-    on_gpu = torch.device("cuda")
+def test_no_backend_stands_in_for_another() -> None:
     with pytest.raises(DeviceError, match="needs Gaussians on the CPU"):
-        door._choose(Backend.cpu, on_gpu)
-    monkeypatch.setattr(door, "find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match=r"Install npga\[cuda\]"):
-        door._choose(Backend.auto, on_gpu)
-    monkeypatch.setattr(door, "find_spec", lambda name: SimpleNamespace())
-    assert door._choose(Backend.auto, on_gpu) is Backend.gsplat
+        door._choose(Backend.cpu, torch.device("cuda"))
     assert door._choose(Backend.auto, torch.device("cpu")) is Backend.cpu
+
+
+@pytest.mark.parametrize("installed", [("triton", "gsplat"), ("gsplat",), ("triton",)])
+def test_auto_takes_the_first_that_is_installed(monkeypatch, installed: tuple[str, ...]) -> None:
+    monkeypatch.setattr(door, "find_spec", lambda name: name if name in installed else None)
+    assert door._choose(Backend.auto, torch.device("cuda")).value == installed[0]
+
+
+def test_auto_says_what_draws_on_a_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(door, "find_spec", lambda name: None)
+    with pytest.raises(DeviceError) as refusal:
+        door._choose(Backend.auto, torch.device("cuda"))
+    first, second = str(refusal.value).splitlines()
+    assert "neither triton nor gsplat" in first
+    assert "Install a CUDA build of torch" in second and "device=cpu" in second
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -4,7 +4,8 @@ Letters: c cameras, h w pixels, n Gaussians, k channels. Between the two stands 
 gradient (in pixels) is what density control looks at. The host waits for the GPU once per picture
 (``tiles.tile_lists``). Colors are drawn up to _CHANNELS at a time, over one list of hits.
 """
-# torch's stubs do not know what it adds to a context: pyright: reportAttributeAccessIssue=false
+# torch's stubs do not know what it adds to a context, nor pyright what triton makes of a function:
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,9 +104,7 @@ def _draw(
     return RenderedImages(image, alphas[0], depths[0], means2d, radii)
 
 
-def _nothing(
-    gaussians: Gaussians, cameras: Cameras, background: Tensor | None
-) -> RenderedImages:
+def _nothing(gaussians: Gaussians, cameras: Cameras, background: Tensor | None) -> RenderedImages:
     """The pictures of no Gaussians: there is nothing to launch."""
     from npga.raster.reference import rasterize_reference
 

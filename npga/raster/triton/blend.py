@@ -10,6 +10,8 @@ Backward, v the gradient of the pixel's channels, S = sum_(j>i) w_j <f_j, v> + T
 so that one number per pixel, S, stands for all that lies behind. A hit's gradients go into its own
 slot, and slots are summed in a fixed order: no atomics, and the same bits on every run.
 """
+# pyright cannot know what triton makes of a function:
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 # ruff: noqa: ANN001, ANN202 (triton infers the types of kernels)
 
 import triton
@@ -72,7 +74,7 @@ def blend_forward(
     tile_starts, rows, means2d, shapes, colors, background,
     image, alpha, depth, clear_end, last_hit,
     count, channels, width, height, grid_x, grid_y, CHANNELS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Draw all tiles; ``clear_end`` is what the background shows through with, 1 - alpha.
 
     ``last_hit`` [c h w] counts in the tile, -1 for none.
@@ -160,7 +162,7 @@ def blend_backward(
     tile_starts, rows, slots, means2d, shapes, colors, background,
     clear_end, last_hit, v_planes, v_alpha, hit_gradients,
     count, channels, width, height, grid_x, grid_y, CHANNELS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Fill ``hit_gradients`` [hits, GEOMETRY + k] for all hits that painted; others stay as is.
 
     ``v_planes`` [c k+1 h w]: the gradients of the image, then of depth.
@@ -205,7 +207,7 @@ def blend_backward(
 def gather_slots(
     spans, hit_gradients, v_means2d, v_shapes, v_colors, cameras, count, channels,
     COLUMNS: tl.constexpr, GAUSSIANS: tl.constexpr, SLOTS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Sum the slots of GAUSSIANS rows, SLOTS at a time; colors are summed over cameras in order."""
     i = tl.program_id(0) * GAUSSIANS + tl.arange(0, GAUSSIANS)
     inside = i < count

@@ -5,6 +5,8 @@ squared length of the cross product of U's rows and det C grows from it by sums 
 footprints lose no digits to a difference. One program takes BLOCK Gaussians. Loops are ``while``
 loops, since Triton's interpreter cannot count up to a tensor (3.6 with numpy 2.4).
 """
+# pyright cannot know what triton makes of a function:
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 # ruff: noqa: ANN001, ANN202 (triton infers the types of kernels)
 
 import triton
@@ -170,7 +172,7 @@ def project_forward(
     means, quats, log_scales, logits, colors, background, count, channels,
     means2d, shapes, halves, radii, broken,
     ANTIALIAS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Fill means2d [c n 2], shapes [c n 5], halves [c n 2] and radii [c n]; 0 for the culled.
 
     A shape is the conic (3), the opacity and the depth; ``halves`` are the half sides of the box

@@ -3,6 +3,8 @@
 The twin of the lower half of ``npga.raster.cpu.project``; a prefix ``v_`` is the gradient of the
 loss. One program takes BLOCK Gaussians and adds up their cameras in order: no atomics.
 """
+# pyright cannot know what triton makes of a function:
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 # ruff: noqa: ANN001, ANN202 (triton infers the types of kernels)
 
 import triton
@@ -71,15 +73,9 @@ def _view_backward(cam, point, n, uv, slopes, v_cov, v_pixel, v_depth):
     u, v = uv
     x, y, z = point
     gx, gy = cam[12] / z, cam[13] / z
-    v_n0, s0 = _column_backward(
-        u[0], v[0], n0[0], n1[0], n2[0], v_cov, gx, gy, slope_x, slope_y
-    )
-    v_n1, s1 = _column_backward(
-        u[1], v[1], n0[1], n1[1], n2[1], v_cov, gx, gy, slope_x, slope_y
-    )
-    v_n2, s2 = _column_backward(
-        u[2], v[2], n0[2], n1[2], n2[2], v_cov, gx, gy, slope_x, slope_y
-    )
+    v_n0, s0 = _column_backward(u[0], v[0], n0[0], n1[0], n2[0], v_cov, gx, gy, slope_x, slope_y)
+    v_n1, s1 = _column_backward(u[1], v[1], n0[1], n1[1], n2[1], v_cov, gx, gy, slope_x, slope_y)
+    v_n2, s2 = _column_backward(u[2], v[2], n0[2], n1[2], n2[2], v_cov, gx, gy, slope_x, slope_y)
     v_gx, v_gy = s0[0] + s1[0] + s2[0], s0[1] + s1[1] + s2[1]
     v_slope_x = tl.where(inside_x, s0[2] + s1[2] + s2[2], 0.0)
     v_slope_y = tl.where(inside_y, s0[3] + s1[3] + s2[3], 0.0)
@@ -135,7 +131,7 @@ def project_backward(
     means, quats, log_scales, logits, count, radii, v_means2d, v_shapes,
     v_means, v_quats, v_log_scales, v_logits,
     ANTIALIAS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Fill the last four arrays, summed over cameras; 0 for Gaussians that no camera sees."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < count
@@ -159,15 +155,15 @@ def project_backward(
             tl.load(v_shapes + 5 * row + 1, mask=seen, other=0.0),
             tl.load(v_shapes + 5 * row + 2, mask=seen, other=0.0),
             tl.load(v_shapes + 5 * row + 3, mask=seen, other=0.0),
+            tl.load(v_shapes + 5 * row + 4, mask=seen, other=0.0),
         )
-        v_depth = tl.load(v_shapes + 5 * row + 4, mask=seen, other=0.0)
         v_pixel = (
             tl.load(v_means2d + 2 * row, mask=seen, other=0.0),
             tl.load(v_means2d + 2 * row + 1, mask=seen, other=0.0),
         )
         v_xx, v_xy, v_yy, v_seen = _footprint_backward(cov0, det0, opacity, v_shape, ANTIALIAS)
         columns, v_place = _view_backward(
-            cam, point, n, uv, slopes, (v_xx, v_xy, v_yy), v_pixel, v_depth
+            cam, point, n, uv, slopes, (v_xx, v_xy, v_yy), v_pixel, v_shape[4]
         )
         v_m0, v_m1 = _add3(v_m0, columns[0], seen), _add3(v_m1, columns[1], seen)
         v_m2, v_mean = _add3(v_m2, columns[2], seen), _add3(v_mean, v_place, seen)
@@ -188,6 +184,6 @@ def project_backward(
         v_m0[1] * scale[0], v_m1[1] * scale[1], v_m2[1] * scale[2],
         v_m0[2] * scale[0], v_m1[2] * scale[1], v_m2[2] * scale[2],
     )  # fmt: skip
-    v_q = _quat_backward(unit, inv, v_r)
+    v_quat = _quat_backward(unit, inv, v_r)
     for j in tl.static_range(4):
-        tl.store(v_quats + 4 * i + j, v_q[j], mask=inside)
+        tl.store(v_quats + 4 * i + j, v_quat[j], mask=inside)

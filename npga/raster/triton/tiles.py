@@ -5,6 +5,8 @@ Gaussian in a camera, camera * n + i. Hits have two orders: by depth of the row 
 order is the hit's ``slot``, where its gradients are put: the slots of a row stand together) and by
 tile, then depth. So the many hits are sorted by a short key, stably, and only rows by depth.
 """
+# pyright cannot know what triton makes of a function:
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 # ruff: noqa: ANN001, ANN202 (triton infers the types of kernels)
 
 from collections.abc import Callable
@@ -72,7 +74,7 @@ def _tile_columns(ellipse, mx, my, tile_row, tiles_x):
 def list_tiles(
     order, means2d, shapes, halves, radii, counts, tiles, rows, spans,
     count, tiles_x, tiles_y, fill, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """With fill = 0, count the hits of every row; with fill = 1, list them.
 
     ``order`` [c n] holds each camera's Gaussians from near to far; ``counts`` goes in that order

@@ -166,7 +166,7 @@ def _finite_colors(colors, channels, background, i, inside):
     return every
 
 
-@triton.jit(do_not_specialize=["count", "channels", "width", "height"])
+@triton.jit(do_not_specialize=["count", "channels", "width", "height", "broken"])
 def project_forward(
     K, poses, width, height, near,
     means, quats, log_scales, logits, colors, background, count, channels,

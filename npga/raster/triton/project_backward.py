@@ -108,6 +108,21 @@ def _quat_backward(unit, inv, v_r):
 
 
 @triton.jit
+def _load_gradients(v_means2d, v_shapes, row, mask):
+    """Of a footprint: mean (2), and shape (5)."""
+    mean, shape = v_means2d + 2 * row, v_shapes + 5 * row
+    v_pixel = (tl.load(mean, mask=mask, other=0.0), tl.load(mean + 1, mask=mask, other=0.0))
+    v_shape = (
+        tl.load(shape, mask=mask, other=0.0),
+        tl.load(shape + 1, mask=mask, other=0.0),
+        tl.load(shape + 2, mask=mask, other=0.0),
+        tl.load(shape + 3, mask=mask, other=0.0),
+        tl.load(shape + 4, mask=mask, other=0.0),
+    )
+    return v_pixel, v_shape
+
+
+@triton.jit
 def _add3(total, share, mask):
     """total + share where the mask holds."""
     return (
@@ -150,17 +165,7 @@ def project_backward(
         cam = _load_camera(K, poses, camera)
         point = _camera_point(cam, mean)
         n, uv, slopes, cov0, det0 = _footprint(cam, r, scale, point, width, height)
-        v_shape = (
-            tl.load(v_shapes + 5 * row, mask=seen, other=0.0),
-            tl.load(v_shapes + 5 * row + 1, mask=seen, other=0.0),
-            tl.load(v_shapes + 5 * row + 2, mask=seen, other=0.0),
-            tl.load(v_shapes + 5 * row + 3, mask=seen, other=0.0),
-            tl.load(v_shapes + 5 * row + 4, mask=seen, other=0.0),
-        )
-        v_pixel = (
-            tl.load(v_means2d + 2 * row, mask=seen, other=0.0),
-            tl.load(v_means2d + 2 * row + 1, mask=seen, other=0.0),
-        )
+        v_pixel, v_shape = _load_gradients(v_means2d, v_shapes, row, seen)
         v_xx, v_xy, v_yy, v_seen = _footprint_backward(cov0, det0, opacity, v_shape, ANTIALIAS)
         columns, v_place = _view_backward(
             cam, point, n, uv, slopes, (v_xx, v_xy, v_yy), v_pixel, v_shape[4]

@@ -18,6 +18,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from npga.core.cameras import Cameras
 from npga.core.device import on_device
+from npga.core.errors import DeviceError
 from npga.core.gaussians import Gaussians
 from npga.raster.checks import require_finite
 from npga.raster.semantics import NEAR
@@ -59,6 +60,11 @@ def rasterize_triton(
     near: float,
 ) -> RenderedImages:
     """Draw with our Triton kernels; float32 only. Raises ValueError for what is not finite."""
+    if not hasattr(triton, "knobs"):  # came with 3.4, as did tuples of tuples in kernels
+        raise DeviceError(
+            f"The back-end triton needs triton 3.4 or newer; this is {triton.__version__}.",
+            "Update torch to 2.8 or newer, or use backend=gsplat.",
+        )
     if gaussians.means.dtype != torch.float32:
         raise ValueError(
             f"The back-end triton draws float32 Gaussians, not {gaussians.means.dtype}."

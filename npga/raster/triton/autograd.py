@@ -21,7 +21,6 @@ from npga.core.device import on_device
 from npga.core.errors import DeviceError
 from npga.core.gaussians import Gaussians
 from npga.raster.checks import require_finite
-from npga.raster.semantics import NEAR
 from npga.raster.triton.blend import GEOMETRY, blend_backward, blend_forward, gather_slots
 from npga.raster.triton.project import project_forward
 from npga.raster.triton.project_backward import project_backward
@@ -73,9 +72,13 @@ def rasterize_triton(
     def refuse() -> None:
         require_finite(gaussians, cameras, background)
 
-    if len(gaussians) == 0:
+    if len(gaussians) == 0:  # nothing to launch
+        from npga.raster.reference import rasterize_reference
+
         refuse()
-        return _nothing(gaussians, cameras, background)
+        return rasterize_reference(
+            gaussians, cameras, background=background, antialias=antialias, near=near
+        )
     with on_device(gaussians.means.device):
         return _draw(gaussians, cameras.to(torch.float32), background, antialias, near, refuse)
 
@@ -108,15 +111,6 @@ def _draw(
     images, alphas, depths = zip(*parts, strict=True)
     image = images[0] if len(images) == 1 else torch.cat(images, -1)
     return RenderedImages(image, alphas[0], depths[0], means2d, radii)
-
-
-def _nothing(gaussians: Gaussians, cameras: Cameras, background: Tensor | None) -> RenderedImages:
-    """The pictures of no Gaussians: there is nothing to launch."""
-    from npga.raster.reference import rasterize_reference
-
-    return rasterize_reference(
-        gaussians, cameras, background=background, antialias=False, near=NEAR
-    )
 
 
 class _Project(torch.autograd.Function):
@@ -209,7 +203,7 @@ class _Blend(torch.autograd.Function):
         means2d, shapes, colors, background, clear_end, last_hit = ctx.saved_tensors
         lists, view, (c, n), k = ctx.lists, ctx.view, means2d.shape[:2], colors.shape[1]
         hit_gradients = colors.new_zeros(len(lists.rows), GEOMETRY.value + k)
-        v_planes = torch.cat([v_image.permute(0, 3, 1, 2), v_depth[:, None]], 1)
+        v_planes = torch.cat([v_image.permute(0, 3, 1, 2), v_depth[:, None]], 1).contiguous()
         channels = _padded(k)
         blend_backward[(len(lists.tile_starts) - 1,)](
             lists.tile_starts, lists.rows, lists.slots, means2d, shapes, colors, background,
@@ -231,7 +225,7 @@ class _Blend(torch.autograd.Function):
 
 def _forward_warps(channels: int) -> int:
     """Few, so that a thread draws many pixels with what it loads of a hit; ours."""
-    return max(2, channels // 8)
+    return min(8, max(2, channels // 4))
 
 
 def _backward_warps(channels: int) -> int:

@@ -24,7 +24,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not cuda_available():
         raise DeviceError(
             "device=cuda was asked for, but torch finds no CUDA device on this machine.",
-            "Use device=cpu (or auto), or install a CUDA build of torch and npga[cuda].",
+            "Use device=cpu (or auto), or install a CUDA build of torch.",
         )
     if name not in ("cpu", "cuda"):
         raise DeviceError(f"device={name} is not one of auto, cpu, cuda.", "Use device=auto.")

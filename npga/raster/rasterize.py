@@ -105,14 +105,13 @@ def _choose(backend: Backend, device: torch.device) -> Backend:
 
 
 def _choose_on_gpu() -> Backend:
-    installed = [backend for backend in _ON_GPU if _is_installed(backend)]
-    if not installed:
-        raise DeviceError(
-            "The Gaussians are on a GPU, but neither triton nor gsplat, which draw there, "
-            "is installed.",
-            f"{_HOW_TO_GET[Backend.triton]}, or move the Gaussians to the CPU (device=cpu).",
-        )
-    return installed[0]
+    for backend in _ON_GPU:
+        if _is_installed(backend):
+            return backend
+    raise DeviceError(
+        "The Gaussians are on a GPU, but neither triton nor gsplat, which draw there, is installed.",
+        f"{_HOW_TO_GET[Backend.triton]}, or move the Gaussians to the CPU (device=cpu).",
+    )
 
 
 def _require_gpu(backend: Backend, device: torch.device) -> None:

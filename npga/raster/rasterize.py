@@ -109,7 +109,7 @@ def _choose_on_gpu() -> Backend:
         if _is_installed(backend):
             return backend
     raise DeviceError(
-        "The Gaussians are on a GPU, but neither triton nor gsplat, which draw there, is installed.",
+        "The Gaussians are on a GPU, but neither triton nor gsplat is installed, which draw there.",
         f"{_HOW_TO_GET[Backend.triton]}, or move the Gaussians to the CPU (device=cpu).",
     )
 

@@ -6,6 +6,7 @@ gradient (in pixels) is what density control looks at. The host waits for the GP
 """
 # torch's stubs do not know what it adds to a context, nor pyright what triton makes of a function:
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ class _Project(torch.autograd.Function):
 
 def _padded(channels: int) -> int:
     """Channels of the kernels: the colors and depth, up to a power of two."""
-    return triton.next_power_of_2(channels + 1)
+    return 1 << channels.bit_length()
 
 
 class _Blend(torch.autograd.Function):

@@ -12,6 +12,7 @@ slot, and slots are summed in a fixed order: no atomics, and the same bits on ev
 """
 # pyright cannot know what triton makes of a function:
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 # ruff: noqa: ANN001, ANN202 (triton infers the types of kernels)
 
 import triton

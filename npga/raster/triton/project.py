@@ -7,6 +7,7 @@ loops, since Triton's interpreter cannot count up to a tensor (3.6 with numpy 2.
 """
 # pyright cannot know what triton makes of a function:
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 # ruff: noqa: ANN001, ANN202 (triton infers the types of kernels)
 
 import triton

@@ -5,6 +5,7 @@ loss. One program takes BLOCK Gaussians and adds up their cameras in order: no a
 """
 # pyright cannot know what triton makes of a function:
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 # ruff: noqa: ANN001, ANN202 (triton infers the types of kernels)
 
 import triton

@@ -7,6 +7,7 @@ tile, then depth. So the many hits are sorted by a short key, stably, and only r
 """
 # pyright cannot know what triton makes of a function:
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 # ruff: noqa: ANN001, ANN202 (triton infers the types of kernels)
 
 from collections.abc import Callable

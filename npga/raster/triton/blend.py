@@ -107,7 +107,7 @@ def blend_forward(
                 last = tl.where(paints, hit - start, last)
                 clear = tl.where(seen & ~paints, -clear, after)
                 hit += 1
-            hit = tl.where(tl.max(tl.max(clear, axis=1), axis=0) > 0.0, hit, stop)
+            hit = tl.where(tl.max(tl.max(clear, axis=0), axis=0) > 0.0, hit, stop)
 
     clear = tl.abs(clear)
     inside, pixel = (x < width) & (y < height), y * width + x
@@ -140,10 +140,9 @@ def _load_planes(planes, x, y, channels, width, height, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def _store_slot(slot, now, dx, q, q1, q2, v_feature, channels, CHANNELS: tl.constexpr):
-    """Fill a slot from q = d loss / d log(fall) and its moments in dy, summed along columns."""
-    q0 = tl.sum(q, axis=0)
-    q1, q2 = tl.sum(q1, axis=0), tl.sum(q2, axis=0)
+def _store_slot(slot, now, dx, dy, q, v_feature, channels, CHANNELS: tl.constexpr):
+    """Fill a slot from q = d loss / d log(fall) and its moments, first along columns."""
+    q0, q1, q2 = tl.sum(q, axis=0), tl.sum(q * dy, axis=0), tl.sum(q * dy * dy, axis=0)
     dx = tl.reshape(dx, [TILE_W])
     along_x, along_y, total = tl.sum(q0 * dx, axis=0), tl.sum(q1, axis=0), tl.sum(q0, axis=0)
     tl.store(slot, now[2] * along_x + now[3] * along_y)
@@ -181,7 +180,7 @@ def blend_backward(
     behind += tl.sum(tl.load(background + channel, mask=channel < channels, other=0.0) * v, axis=0)
     behind *= clear
     start = tl.load(tile_starts + tl.program_id(0))
-    hit = start + tl.max(tl.max(last, axis=1), axis=0)
+    hit = start + tl.max(tl.max(last, axis=0), axis=0)
     if hit >= start:
         ahead = _load_hit(rows, hit, means2d, shapes)
         while hit >= start:
@@ -191,16 +190,17 @@ def blend_backward(
             slot = hit_gradients + tl.load(slots + hit) * (GEOMETRY + channels)
             dx, dy, fall, seen = _fall(now, center_x, center_y)
             paints = seen & (last >= hit - start)
-            free = fall <= _ALPHA_MAX
-            opaque = tl.where(paints, tl.minimum(fall, _ALPHA_MAX), 0.0)
-            inverse = 1.0 / (1.0 - opaque)
-            clear *= inverse
-            weight = opaque * clear
-            dot = tl.sum(feature * v, axis=0)
-            q = (clear * dot - behind * inverse) * tl.where(paints & free, fall, 0.0)
-            behind += weight * dot
-            q1 = q * dy
-            _store_slot(slot, now, dx, q, q1, q1 * dy, weight[None, :, :] * v, channels, CHANNELS)
+            if tl.max(tl.max(paints.to(tl.int32), axis=0), axis=0) > 0:
+                free = fall <= _ALPHA_MAX
+                opaque = tl.where(paints, tl.minimum(fall, _ALPHA_MAX), 0.0)
+                inverse = 1.0 / (1.0 - opaque)
+                clear *= inverse
+                weight = opaque * clear
+                dot = tl.sum(feature * v, axis=0)
+                q = (clear * dot - behind * inverse) * tl.where(paints & free, fall, 0.0)
+                behind += weight * dot
+                v_feature = weight[None, :, :] * v
+                _store_slot(slot, now, dx, dy, q, v_feature, channels, CHANNELS)
             hit -= 1
 
 

@@ -116,7 +116,7 @@ class FitConfig:
     preview_every: int = knob(500, "steps between two preview pictures")
     seed: int = knob(0, "of everything random")
     device: str = knob("auto", "auto, cpu or cuda")
-    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
+    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, triton, gsplat or reference")
     cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
     optim: OptimConfig = knob(OptimConfig(), "learning rates")
     terms: TermWeights = knob(TermWeights(), "loss weights")
@@ -168,7 +168,7 @@ class EvaluateConfig:
     height: int = knob(401, "their height")
     refine: bool = knob(True, "use the screen-space CNN")
     device: str = knob("auto", "auto, cpu or cuda")
-    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
+    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, triton, gsplat or reference")
     cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
 
     def __post_init__(self) -> None:

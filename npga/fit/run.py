@@ -13,6 +13,7 @@ from npga.avatar import Avatar, load_avatar, save_avatar
 from npga.capture import Capture, open_capture
 from npga.core.config import as_plain
 from npga.core.device import peak_memory_gb, resolve_device, seed_everything
+from npga.core.lpips import load_lpips
 from npga.core.output import output_dir
 from npga.core.progress import say
 from npga.core.store import checksum, write_json
@@ -24,6 +25,7 @@ from npga.fit.graph import CanonicalGraph
 from npga.fit.loop import fit
 from npga.fit.poses import PoseCorrections
 from npga.fit.preview import Preview, comparison_sheet
+from npga.fit.regions import PixelWeights, face_regions
 from npga.fit.renderer import Renderer
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
@@ -107,7 +109,7 @@ def open_session(config: FitConfig, inputs: Inputs, data: FitData, device: torch
         config, inputs.capture, inputs.track, inputs.model, inputs.prior, data
     ).to(device)
     poses = PoseCorrections(len(data), config.refine_poses).to(device)
-    terms = Terms(asdict(config.terms))
+    terms = build_terms(config, inputs, device)
     densifier = Densifier(
         config=config.densify,
         data=data,
@@ -130,6 +132,17 @@ def open_session(config: FitConfig, inputs: Inputs, data: FitData, device: torch
         sampling=Sampling(config.cameras_per_step, config.window, config.seed),
         device=device,
     )
+
+
+def build_terms(config: FitConfig, inputs: Inputs, device: torch.device) -> Terms:
+    """The loss terms with what they look at besides the step."""
+    weights, pixel_weights, perceptual = config.regions, None, None
+    if max(weights.mouth, weights.eyes) > 0:
+        regions = face_regions(inputs.model, inputs.track.z_geo.float())
+        pixel_weights = PixelWeights(regions, weights.mouth, weights.eyes)
+    if config.terms.lpips > 0:
+        perceptual = load_lpips(config.lpips_net, config.lpips_weights).to(device)
+    return Terms(asdict(config.terms), pixel_weights, perceptual)
 
 
 def train(session: Session, config: FitConfig, folder: Path, start: int) -> None:

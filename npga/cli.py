@@ -60,7 +60,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "an avatar on held-out cameras and sequences",
         "npga.fit.config:EvaluateConfig",
-        "npga.fit.run:run_evaluate",
+        "npga.fit.report:run_evaluate",
     ),
     "render": Command(
         "an avatar along a camera path",

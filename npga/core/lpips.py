@@ -79,7 +79,7 @@ class Lpips(nn.Module):
         self.register_buffer("spread", torch.tensor(SPREAD)[:, None, None])
 
     def features(self, pictures: Float[Tensor, "b h w 3"]) -> list[Tensor]:
-        """The five marked layers [b k y x], normalised over k (gradients are finite at zero too)."""
+        """The five marked layers [b k y x], normalised over k (with finite gradients at zero)."""
         x = ((2 * pictures - 1).permute(0, 3, 1, 2) - self.shift) / self.spread
         kept = []
         for place, layer in enumerate(self.convolutions):

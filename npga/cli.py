@@ -67,6 +67,11 @@ COMMANDS: dict[str, Command] = {
         "npga.render.config:RenderConfig",
         "npga.render.run:run",
     ),
+    "submit": Command(
+        "an avatar's videos for the NeRSemble benchmark, and their zip",
+        "npga.render.submit:SubmitConfig",
+        "npga.render.submit:run",
+    ),
     "reenact": Command(
         "an avatar driven by a track, its own or another person's",
         "npga.reenact.config:ReenactConfig",

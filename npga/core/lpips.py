@@ -100,7 +100,8 @@ class Lpips(nn.Module):
             if mask is None:
                 total = total + unlike.mean((1, 2))
                 continue
-            weight = functional.adaptive_avg_pool2d(mask[:, None], a.shape[-2:])[:, 0]
+            size = (a.shape[2], a.shape[3])
+            weight = functional.adaptive_avg_pool2d(mask[:, None], size)[:, 0]
             total = total + (unlike * weight).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-9)
         return total
 
@@ -222,4 +223,4 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _empty_array(kind: type[np.ndarray], shape: tuple[int, ...], code: bytes) -> np.ndarray:
     """What numpy's own `_reconstruct` does; the pickle fills it afterwards."""
-    return np.ndarray.__new__(np.ndarray, shape, code)
+    return np.zeros(shape, np.dtype(code.decode()))

@@ -10,6 +10,7 @@ Flicker is measured on frames in a row.
 Letters: `c` cameras, `h w` pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -93,7 +94,7 @@ class Judgement:
         return rows
 
 
-def _row(name: str, values: list[float | None], unit: str, why: str) -> dict[str, object]:
+def _row(name: str, values: Sequence[float | None], unit: str, why: str) -> dict[str, object]:
     known = [value for value in values if value is not None]
     if not known:
         return {"id": name, "value": None, "unit": unit, "pictures": 0, "why": why}

@@ -172,7 +172,9 @@ class EvaluateConfig:
     capture: str = knob(MISSING, "capture root")
     participant: str | None = knob(None, "participant in it; null where there is only one")
     track: str = knob(MISSING, "the track of that participant: file or folder")
-    out: str = knob(MISSING, "folder to make: metrics.json, comparison.png, worst.png")
+    out: str = knob(
+        MISSING, "folder to make: metrics.json and sheets of examples, worst pictures, regions"
+    )
     overwrite: bool = knob(False, "replace an existing result")
     sequences: list[str] = knob([], "training sequences; empty: all but the held-out one")
     held_out_sequence: str = knob("FREE", "the sequence of self-reenactment; empty: none")

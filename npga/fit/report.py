@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from npga.avatar import load_avatar
+from npga.avatar import Avatar, load_avatar
 from npga.capture import Capture, open_capture
 from npga.core.config import as_plain
 from npga.core.device import resolve_device
+from npga.core.images import contact_sheet, to_uint8, write_image
 from npga.core.output import output_dir
 from npga.core.progress import say
 from npga.core.store import write_json
@@ -25,15 +26,20 @@ from npga.fit.config import EvaluateConfig
 from npga.fit.evaluate import Judgement, judge, judge_flicker
 from npga.fit.instruments import Instruments, open_instruments
 from npga.fit.preview import comparison_sheet
+from npga.fit.regions import FaceRegions, tinted
 from npga.fit.renderer import Renderer
 from npga.fit.run import AVATAR_FILE
 from npga.fit.setup import Split, load_sequence, split_of
 from nphm_tracking import SequenceTrack, Track, load_track
 
+SHOWN = 6
+"""Pictures of a question on the sheet of regions."""
+
 PROTOCOL = {
     "background": "white, by the capture's mattes",
     "regions": "whole picture; weighted by the matte; face, mouth, eyes: hulls of the tracked "
-    "head's landmarks times the matte, left out where a camera does not see them",
+    "head's landmarks times the matte, left out where a camera does not see them; they are as good "
+    "as the track: see regions.png",
     "psnr": "mean over pictures of 10 log10(1 / weighted mean squared sRGB error)",
     "ssim": "11x11 Gaussian window, sigma 1.5",
     "lpips": "version 0.1 of AlexNet and VGG16; in a region each layer weighted by the mask",
@@ -47,7 +53,7 @@ PROTOCOL = {
 
 
 def run_evaluate(config: EvaluateConfig) -> None:
-    """Judge a fitted avatar and write `metrics.json` and two sheets a question to `config.out`."""
+    """Judge a fitted avatar; write `metrics.json`, two sheets a question and the regions' sheet."""
     with output_dir(config.out, overwrite=config.overwrite, fingerprint=as_plain(config)) as folder:
         capture = open_capture(config.capture, config.participant)
         track = load_track(config.track)
@@ -62,11 +68,13 @@ def run_evaluate(config: EvaluateConfig) -> None:
         instruments = open_instruments(config, track, device)
         renderer = Renderer(avatar, config.backend, 1.0, config.refine)
         judgements: dict[str, Judgement] = {}
+        data: list[FitData] = []
         for question in _questions(config, capture, track, split):
             judgement = judge(renderer, question.data, question.name, instruments)
             if question.in_a_row is not None:
                 judgement.flickers = judge_flicker(renderer, question.in_a_row, instruments)
             judgements[question.name] = judgement
+            data.append(question.data)
         content = {
             "benchmark": "evaluate",
             "protocol": _protocol(config, capture, split, instruments),
@@ -74,6 +82,8 @@ def run_evaluate(config: EvaluateConfig) -> None:
             "pictures": {n: [as_plain(s) for s in j.scores] for n, j in judgements.items()},
         }
         write_json(folder / "metrics.json", content)
+        if instruments.regions is not None:
+            regions_sheet(folder / "regions.png", instruments.regions, avatar, data)
         for name, judgement in judgements.items():
             comparison_sheet(folder / f"{name}.png", judgement.examples)
             comparison_sheet(folder / f"{name}_worst.png", [c for _, c in judgement.worst])
@@ -81,6 +91,19 @@ def run_evaluate(config: EvaluateConfig) -> None:
         say(_line(name, judgement))
     for what, why in instruments.absent.items():
         say(f"evaluate: {what} is null: {why}")
+
+
+def regions_sheet(path: Path, regions: FaceRegions, avatar: Avatar, data: list[FitData]) -> None:
+    """Where the regions lie in a few true pictures of every question: look before you believe."""
+    tiles, labels = [], []
+    for asked in data:
+        for number in range(min(SHOWN, len(asked))):
+            batch = asked.batch(number * len(asked) // min(SHOWN, len(asked)))
+            camera = number % len(batch.cameras)
+            masks = regions.masks(batch, avatar)
+            tiles.append(to_uint8(tinted(batch.image[camera], masks, camera)))
+            labels.append(f"{batch.sequence} {batch.frame} {batch.cameras.ids[camera]}")
+    write_image(path, contact_sheet(tiles, SHOWN, labels))
 
 
 @dataclass(frozen=True)

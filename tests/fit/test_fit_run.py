@@ -1,6 +1,7 @@
 """`npga fit` and `npga evaluate` on a plain folder of stills, end to end."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,18 +11,28 @@ from PIL import Image
 from tiny_person import HEIGHT, MODEL, WIDTH, body, opened, rig, take, tiny_avatar
 
 import npga.fit.setup
-from npga.avatar import load_avatar, save_avatar, save_prior
+from npga.avatar import load_avatar, load_prior, save_avatar, save_prior
+from npga.capture import open_capture
 from npga.core.config import compose_config
-from npga.core.errors import CheckpointError, OutputError, TrackError
+from npga.core.errors import CheckpointError, ConfigError, OutputError, TrackError
 from npga.core.mesh import Mesh
 from npga.fit.batch import FitData
 from npga.fit.config import EvaluateConfig, FitConfig
 from npga.fit.evaluate import judge
 from npga.fit.renderer import Renderer
 from npga.fit.report import run_evaluate
-from npga.fit.run import run
+from npga.fit.run import build_terms, run
+from npga.fit.setup import Inputs
 from npga.raster import Backend
-from nphm_tracking import Codes, HeadModel, SequenceTrack, Track, save_track
+from nphm_tracking import (
+    Codes,
+    HeadModel,
+    SequenceTrack,
+    Track,
+    load_head_model,
+    load_track,
+    save_track,
+)
 
 
 class BallModel(HeadModel):
@@ -140,6 +151,24 @@ def test_fit_then_evaluate(capture, tmp_path, capsys):
     for name in ("novel_view", "self_reenactment"):
         assert (tmp_path / "evaluate" / f"{name}.png").stat().st_size > 1000
         assert (tmp_path / "evaluate" / f"{name}_worst.png").stat().st_size > 1000
+
+
+def test_region_weights_and_lpips_reach_the_terms(capture, tmp_path, monkeypatch):
+    model, side = load_head_model(), capture.parent
+    track = load_track(side / "track.safetensors")
+    track = replace(track, z_geo=model.neutral_codes().z_geo)
+    inputs = Inputs(open_capture(capture), track, model, load_prior(side / "prior.safetensors"))
+    out = tmp_path / "out"
+    plain = build_terms(settings(capture, out), inputs, torch.device("cpu"))
+    assert plain.pixel_weights is None and plain.perceptual is None
+    weighted = settings(capture, out, "regions.mouth=2", "regions.eyes=3")
+    weights = build_terms(weighted, inputs, torch.device("cpu")).pixel_weights
+    assert (weights.mouth, weights.eyes) == (2, 3) and len(weights.regions.points) == 478
+    with pytest.raises(ConfigError, match="regions.mouth=-1"):
+        settings(capture, out, "regions.mouth=-1")
+    monkeypatch.setattr("npga.core.lpips.find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="No weights of LPIPS-alex are installed"):
+        build_terms(settings(capture, out, "terms.lpips=0.1"), inputs, torch.device("cpu"))
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_avatar(capture, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from tiny_person import HEIGHT, WIDTH, head_pose, tiny_avatar, tiny_session
 
 from npga.core.cameras import Cameras, look_at
-from npga.fit.regions import MOUTH_MARGIN, FaceRegions, PixelWeights, face_regions
+from npga.fit.regions import MOUTH_MARGIN, FaceRegions, PixelWeights, face_regions, tinted
 from npga.fit.terms import TERMS, Scene, Terms
 from nphm_tracking import load_head_model
 from nphm_tracking.landmarks import LID_IDS, LIP_IDS
@@ -99,6 +99,29 @@ def test_without_slopes_f_moves_the_points(person, data):
     offset = avatar.prior(person.points[None], omega, torch.ones(1, 3), avatar.identity[None])[0]
     assert offset.abs().max() > 0
     torch.testing.assert_close(moved, person.points + offset)
+
+
+def test_a_head_model_without_landmarks_gets_the_average_face_on_its_own_surface():
+    model = load_head_model()
+    z_geo = model.geo_mean + 0.5 * model.geo_std
+    known = face_regions(model, z_geo)
+    assert known.slopes is not None
+    for name in ("landmark_mean", "landmark_basis", "landmark_motion"):
+        setattr(model, name, torch.zeros(0, 3))
+    pulled = face_regions(model, z_geo)
+    assert pulled.slopes is None
+    skin = torch.cat([pulled.points[:468], torch.zeros(468, model.hyper_size)], 1)
+    assert model.sdf(skin, z_geo).abs().median() < 0.004, "within 1 mm of the surface"
+    assert (pulled.points - known.points).norm(dim=1).median() < 0.04, "1 cm from the known places"
+
+
+def test_a_tint_shows_the_regions_and_nothing_else(person, data):
+    batch = batch_of(data, views((0.0, 0.0, 1.0)))
+    masks = person.masks(batch, tiny_avatar(data))
+    grey = torch.full((96, 80, 3), 0.5)
+    shown = tinted(grey, masks, 0)
+    for channel, mask in ((0, masks.mouth), (1, masks.face), (2, masks.eyes)):
+        assert torch.equal(shown[..., channel] > 0.5, mask[0] > 0)
 
 
 def test_pixels_of_mouth_and_eyes_weigh_more_and_masks_are_made_once(person, data, monkeypatch):

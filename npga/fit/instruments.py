@@ -36,6 +36,8 @@ class Instruments:
         for what, reason in self.absent.items():
             if metric.startswith(what):
                 return reason
+        if metric.startswith("lpips_vgg") and self.vgg_pictures == 0:
+            return "switched off (vgg_pictures=0)"
         if metric.endswith(("face", "face_db", "mouth", "mouth_db", "eyes", "eyes_db")):
             return self.absent.get("regions", "seen in no picture")
         return "no face was found in both pictures" if metric.startswith(("akd", "csim")) else ""

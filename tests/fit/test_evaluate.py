@@ -10,19 +10,21 @@ import pytest
 import torch
 from tiny_person import HEIGHT, rig, take, tiny_avatar
 
-from npga.core.errors import CheckpointError
+from npga.core.config import compose_config
+from npga.core.errors import CheckpointError, ConfigError, TrackError
 from npga.core.lpips import Lpips
 from npga.core.metrics import flicker, psnr, ssim
 from npga.fit.batch import FitData
+from npga.fit.config import EvaluateConfig
 from npga.fit.evaluate import judge, judge_flicker
 from npga.fit.faces import FIVE, TEMPLATE, IdentityNetwork, aligned, landmark_distance
-from npga.fit.instruments import Instruments
+from npga.fit.instruments import Instruments, open_instruments
 from npga.fit.regions import FaceRegions, RegionMasks
 from npga.fit.renderer import Renderer
 from npga.fit.report import rows_in_a_row
 from npga.fit.scores import METRICS, Truth
 from npga.raster import Backend
-from nphm_tracking import SequenceTrack
+from nphm_tracking import SequenceTrack, Track, load_head_model
 from nphm_tracking.landmarks import DETAIL_IDS, LID_IDS
 
 
@@ -107,6 +109,38 @@ def test_lpips_of_a_picture_with_itself_is_zero_and_vgg_looks_at_few(data, rende
     rows = {row["id"]: row for row in judge(renderer, data, "x", few).rows("x")}
     assert rows["x.avatar.lpips_vgg_whole"]["pictures"] == 5
     assert rows["x.avatar.lpips_vgg_whole"]["value"] == 0
+
+
+def test_what_is_absent_is_told_and_what_was_asked_for_by_path_must_be_there(tmp_path, monkeypatch):
+    def absent(path):
+        raise TrackError("Detecting landmarks needs mediapipe.", "Install it.")
+
+    def opened(*more, track=None):
+        needed = ["avatar=x", "capture=x", "track=x", "out=x"]
+        config = compose_config(EvaluateConfig, "evaluate", [*needed, *more])
+        return open_instruments(config, track or mine, torch.device("cpu"))
+
+    model = load_head_model()
+    neutral = model.neutral_codes()
+    mine = Track(neutral.z_geo, neutral.z_app, {}, model.checksum(), "ada", {})
+    monkeypatch.setattr("npga.core.lpips.find_spec", lambda name: None)
+    monkeypatch.setattr("npga.fit.instruments.open_detector", absent)
+    found = opened("identity_model=some.onnx")
+    assert found.regions is not None and not found.lpips and found.identity is None
+    assert set(found.absent) == {"lpips_alex", "lpips_vgg", "akd", "csim"}
+    assert found.why("akd_percent") == "Detecting landmarks needs mediapipe."
+    assert "faces cannot be aligned" in found.why("csim")
+    assert "No weights of LPIPS-vgg" in found.why("lpips_vgg_face")
+    assert found.why("psnr_face_db") == "seen in no picture"
+    stranger = replace(mine, head_model_checksum="ff")
+    assert "another head model" in opened(track=stranger).why("ssim_eyes")
+    with pytest.raises(TrackError, match="needs mediapipe"):
+        opened("landmarker=some.task")
+    (tmp_path / "alex.pth").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="cannot be read as LPIPS weights"):
+        opened(f"lpips_weights={tmp_path}")
+    with pytest.raises(ConfigError, match="flicker_frames=-1"):
+        opened("flicker_frames=-1")
 
 
 def test_landmark_distance_is_told_in_eye_distances():

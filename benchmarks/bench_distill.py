@@ -20,6 +20,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._results import ROOT, row, write_results
+from benchmarks.distill_landmarks import landmark_rows
 from npga.avatar.forward import ForwardPrior
 from npga.core.config import as_plain, compose_config
 from npga.core.device import flush_denormals, resolve_device
@@ -29,7 +30,15 @@ from npga.distill import people
 from npga.distill.config import DistillConfig
 from npga.distill.judge import Judgement, judge
 from npga.distill.loop import Schedule, distill, make_optimizer, start_from_statistics
-from npga.distill.run import JUDGED_POINTS, SHEET_SEED, sheet, training_sampler, unseen_sampler
+from npga.distill.run import (
+    JUDGED_POINTS,
+    SHEET_SEED,
+    new_forward,
+    on_vertices,
+    sheet,
+    training_sampler,
+    unseen_sampler,
+)
 from npga.distill.samples import Sampler
 from npga.distill.terms import Terms
 from nphm_tracking import load_head_model
@@ -79,11 +88,8 @@ def trained(
     variant: Variant, config: DistillConfig, sampler: Sampler, steps: int
 ) -> tuple[ForwardPrior, float]:
     """F after so many steps, and the minutes they took."""
-    teacher, network = sampler.teacher, as_plain(config.network)
     torch.manual_seed(config.seed)
-    sizes = (teacher.exp_size, teacher.identity_size)
-    forward = variant.kind(*sizes, hyper_size=teacher.hyper_size, **network)
-    forward = forward.to(sampler.rest_x.device)
+    forward = new_forward(config, sampler, kind=variant.kind)
     start_from_statistics(forward, sampler, seed=config.seed)
     schedule = replace(Schedule(**as_plain(config.schedule)), steps=steps)
     began = time.perf_counter()
@@ -159,8 +165,10 @@ def main() -> None:
 
     forward, minutes = trained(whole, config, sampler, args.steps)
     rows = main_rows(judged(forward), minutes)
+    rows += landmark_rows(forward, model, strangers, z_geo, seed)
     picture = ROOT / "benchmarks" / "results" / "distill-residuals.png"
-    write_image(picture, sheet(model, mesh, strangers.expressions, forward, z_geo[:1], seed))
+    shown = on_vertices(model, mesh, strangers.expressions, z_geo[:1])
+    write_image(picture, sheet(mesh, shown, forward, seed))
     for variant in every if args.ablation_steps else []:
         forward, _ = trained(variant, config, sampler, args.ablation_steps)
         rows += ablation_rows(variant.name, judged(forward))

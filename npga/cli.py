@@ -47,7 +47,7 @@ COMMANDS: dict[str, Command] = {
     "track": Command(
         "capture -> identity, expressions and head poses",
         "nphm_tracking.config:TrackConfig",
-        "nphm_tracking.run:run",
+        "npga.distill.landmarks:track",
     ),
     "distill": Command(
         "head model -> forward prior F",
@@ -60,12 +60,17 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "an avatar on held-out cameras and sequences",
         "npga.fit.config:EvaluateConfig",
-        "npga.fit.run:run_evaluate",
+        "npga.fit.report:run_evaluate",
     ),
     "render": Command(
         "an avatar along a camera path",
         "npga.render.config:RenderConfig",
         "npga.render.run:run",
+    ),
+    "submit": Command(
+        "an avatar's videos for the NeRSemble benchmark, and their zip",
+        "npga.render.submit:SubmitConfig",
+        "npga.render.submit:run",
     ),
     "reenact": Command(
         "an avatar driven by a track, its own or another person's",

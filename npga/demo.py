@@ -26,8 +26,8 @@ from npga.core.video import read_video
 from npga.distill.config import DistillConfig
 from npga.distill.run import run as run_distill
 from npga.fit.config import EvaluateConfig, FitConfig
+from npga.fit.report import run_evaluate
 from npga.fit.run import run as run_fit
-from npga.fit.run import run_evaluate
 from npga.reenact.config import ReenactConfig
 from npga.reenact.run import run as run_reenact
 from npga.render.config import RenderConfig

@@ -103,6 +103,7 @@ class TrackConfig:
     cameras: list[str] = knob([], "serials to use; empty = all, one = monocular (landmarks only)")
     cameras_for_landmarks: int = knob(8, "the so many most frontal cameras see the landmarks")
     head_model: str | None = knob(None, "head model file; null = the open prior that ships")
+    prior: str | None = knob(None, "forward prior F of that head model, to carry its landmarks")
     landmarks: LandmarkSource = knob(LandmarkSource.auto, "auto, capture, mediapipe or none")
     landmarker: str | None = knob(None, "MediaPipe .task file; null = what is installed")
     clouds: CloudSource = knob(CloudSource.auto, "auto, capture or colmap")

@@ -176,19 +176,13 @@ def geometry_slopes(
     z_geo: Float[Tensor, "g"],
     z_exp: Float[Tensor, "t e"],
 ) -> Float[Tensor, "t l 3 g"]:
-    """How the geometry code moves posed landmarks.
+    """How the geometry code moves posed landmarks where B is inverted.
 
-    Where codes carry landmarks linearly, as it moves the canonical ones; else by implicit
-    differentiation of B(x; z_geo) = canonical(z_geo).
+    By implicit differentiation of B(x; z_geo) = canonical(z_geo).
     """
+    canonical = canonical_slopes(model, z_geo, marks)
     with torch.enable_grad():
-        canonical = torch.autograd.functional.jacobian(
-            lambda code: canonical_landmarks(model, code), z_geo.detach(), vectorize=True
-        )
         frames, count = marks.shape[:2]
-        canonical = canonical[:count].expand(frames, -1, -1, -1)
-        if model.landmark_slopes is not None:
-            return canonical
         place = marks.detach().reshape(-1, 1, 3)
         geo = z_geo.detach().expand(len(place), -1).clone().requires_grad_()
         code = z_exp.detach().repeat_interleave(count, 0)
@@ -201,6 +195,17 @@ def geometry_slopes(
         ]
     slope = torch.stack(slopes, 1).reshape(frames, count, 3, -1)
     return posed.inverse @ (canonical - slope)
+
+
+def canonical_slopes(
+    model: TrackableHead, z_geo: Float[Tensor, "g"], marks: Float[Tensor, "t l 3"]
+) -> Float[Tensor, "t l 3 g"]:
+    """How the geometry code moves the canonical landmarks, and carried ones with them."""
+    with torch.enable_grad():
+        slopes = torch.autograd.functional.jacobian(
+            lambda code: canonical_landmarks(model, code), z_geo.detach(), vectorize=True
+        )
+    return slopes[: marks.shape[1]].expand(len(marks), -1, -1, -1)
 
 
 def carried_landmarks(

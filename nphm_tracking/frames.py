@@ -5,6 +5,7 @@ translation of a small motion in head space).
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -110,6 +111,15 @@ class LandmarkMiss:
         return rows - self.ray[..., None] * (self.ray[..., None, :] @ rows)
 
 
+@runtime_checkable
+class LandmarkMotion(Protocol):
+    """Carries canonical landmarks to their posed places without inverting B (a distilled F)."""
+
+    def __call__(self, canonical: Tensor, z_geo: Tensor, z_exp: Tensor) -> PosedLandmarks:
+        """[l 3], [g], [t e] -> the landmarks of t frames and their slopes, head units."""
+        ...
+
+
 @dataclass(frozen=True)
 class Person:
     """What all frames share."""
@@ -123,11 +133,27 @@ class Person:
     prior: CodePrior
     slopes: Float[Tensor, "l 3 e"] | None = None
     """Motion of the landmarks per unit code, where the head model knows it."""
+    motion: LandmarkMotion | None = None
+    """Asked before slopes and B where it is given."""
+
+    @property
+    def carries(self) -> bool:
+        """Whether landmarks are carried forward, with no need to invert B."""
+        return self.motion is not None or self.slopes is not None
+
+    def carried(
+        self, canonical: Float[Tensor, "l 3"], z_exp: Float[Tensor, "t e"]
+    ) -> PosedLandmarks:
+        """Canonical landmarks carried forward by the motion, or else by the slopes."""
+        if self.motion is not None:
+            return self.motion(canonical, self.z_geo, z_exp)
+        assert self.slopes is not None
+        return carried_landmarks(canonical, self.slopes, z_exp)
 
     def posed_landmarks(self, state: FrameState, rounds: int = 2) -> PosedLandmarks:
-        """The landmarks under the state's codes: by the slopes, else by inverting B."""
-        if self.slopes is not None:
-            return carried_landmarks(self.landmarks, self.slopes, state.z_exp)
+        """The landmarks under the state's codes: carried forward, else by inverting B."""
+        if self.carries:
+            return self.carried(self.landmarks, state.z_exp)
         return follow_landmarks(
             self.model, state.marks, self.landmarks, self.z_geo, state.z_exp, rounds
         )

@@ -20,7 +20,7 @@ from nphm_tracking.align import METRES_PER_UNIT
 from nphm_tracking.config import StageConfig
 from nphm_tracking.energies import (
     LOST_UNITS,
-    carried_landmarks,
+    canonical_slopes,
     geometry_slopes,
     landmark_residual,
     limited,
@@ -163,7 +163,10 @@ def _landmark_terms(
     weight = landmark_weights(data, stage) * (posed.error < LOST_UNITS)
     weight = weight * robust_weight(error.norm(dim=-1), stage.landmark_scale_mm)
     weight = weight.repeat_interleave(3, 1)
-    by_geometry = geometry_slopes(person.model, state.marks, posed, person.z_geo, state.z_exp)
+    if person.carries:
+        by_geometry = canonical_slopes(person.model, person.z_geo, posed.marks)
+    else:
+        by_geometry = geometry_slopes(person.model, state.marks, posed, person.z_geo, state.z_exp)
     by_scale = -posed.marks[..., None]  # of (marks - observed) / scale
     by_shared = torch.cat([by_geometry[:, :count], by_scale], dim=-1)
     by_shared = miss.across(by_shared).flatten(1, 2)
@@ -245,8 +248,8 @@ def landmark_bias(
         return torch.zeros_like(person.landmarks)
     with torch.no_grad():
         base = canonical_landmarks(person.model, person.z_geo)
-        if person.slopes is not None:
-            posed = carried_landmarks(base, person.slopes, state.z_exp).marks
+        if person.carries:
+            posed = person.carried(base, state.z_exp).marks
             error = -LandmarkMiss.of(data, state, posed, person.scale).error
         else:
             observed = to_head(data.landmarks, state, person.scale)

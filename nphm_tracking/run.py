@@ -1,6 +1,7 @@
 """`npga track`: a capture -> `track.safetensors`, with a report to look at."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from npga.core.output import output_dir
 from npga.core.progress import bar, say
 from npga.core.store import write_json
 from nphm_tracking.config import LandmarkSource, TrackConfig
+from nphm_tracking.frames import LandmarkMotion
 from nphm_tracking.head import TrackableHead, canonical_landmarks, geometry_prior
 from nphm_tracking.landmarks import Landmarks3D, used_landmarks
-from nphm_tracking.model.head_model import Codes
+from nphm_tracking.model.head_model import Codes, HeadModel
 from nphm_tracking.model.load import load_head_model
 from nphm_tracking.observe import (
     MeanHead,
@@ -43,17 +45,30 @@ from nphm_tracking.track import (
 
 MEAN_MESH_RESOLUTION = 48
 
+MotionOf = Callable[[HeadModel, str], LandmarkMotion]
 
-def run(config: TrackConfig) -> None:
-    """Track a capture as configured; see `track_capture`. Raises NpgaError in two lines."""
+
+def run(config: TrackConfig, motion_of: MotionOf | None = None) -> None:
+    """Track a capture as configured; see `track_capture`. Raises NpgaError in two lines.
+
+    ``motion_of`` makes of the head model and ``config.prior`` what carries its landmarks.
+    """
     model = load_head_model(config.head_model)
+    motion = None
+    if config.prior is not None:
+        if motion_of is None:
+            raise ConfigError(
+                f"prior={config.prior} was given, but nothing here can read a forward prior.",
+                "Use the command `npga track`, or pass motion_of.",
+            )
+        motion = motion_of(model, config.prior)
     capture = open_capture(config.capture, config.participant)
     names = chosen_sequences(capture, config)
     fingerprint = as_plain(config) | {"overwrite": None, "head_model": model.checksum()}
     with output_dir(
         config.out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
     ) as folder:
-        track = track_capture(capture, names, model, config, folder)
+        track = track_capture(capture, names, model, config, folder, motion)
     good = sum(int(s.ok.sum()) for s in track.sequences.values())
     count = sum(len(s) for s in track.sequences.values())
     say(f"track: {good} of {count} frames of {track.participant} -> {config.out}/{TRACK_FILE}")
@@ -71,7 +86,12 @@ def chosen_sequences(capture: Capture, config: TrackConfig) -> list[str]:
 
 
 def track_capture(
-    capture: Capture, names: list[str], model: TrackableHead, config: TrackConfig, folder: Path
+    capture: Capture,
+    names: list[str],
+    model: TrackableHead,
+    config: TrackConfig,
+    folder: Path,
+    motion: LandmarkMotion | None = None,
 ) -> Track:
     """Observe, solve the stages, write track, summary and report into `folder`; returns the track.
 
@@ -83,7 +103,7 @@ def track_capture(
     alignment = write_alignment(observed, capture, model, config, folder) if config.report else None
     require_points(observed, config.points_min, alignment)
     seen = time.monotonic()
-    solution = solve_stages(observed, start_solution(model, observed), config, folder)
+    solution = solve_stages(observed, start_solution(model, observed, motion), config, folder)
     sequences = {one.name: finish_sequence(one, solution, config) for one in observed}
     require_frames(sequences, config.residual_max_mm, alignment)
     track = Track(

@@ -19,7 +19,7 @@ from npga.core.similarity import Similarity
 from npga.core.store import load_tensors, save_tensors
 from nphm_tracking.align import nearest_true
 from nphm_tracking.config import StageConfig, StageKind, TrackConfig
-from nphm_tracking.frames import FrameData, FrameState, LandmarkMiss, Person
+from nphm_tracking.frames import FrameData, FrameState, LandmarkMiss, LandmarkMotion, Person
 from nphm_tracking.head import (
     TrackableHead,
     canonical_landmarks,
@@ -47,7 +47,9 @@ class Solution:
     """By sequence."""
 
 
-def start_solution(model: TrackableHead, observed: list[Observed]) -> Solution:
+def start_solution(
+    model: TrackableHead, observed: list[Observed], motion: LandmarkMotion | None = None
+) -> Solution:
     """The mean head at the first poses, every code neutral."""
     prior, geometry = expression_prior(model), geometry_prior(model)
     scale = observed[0].start.scale[0]
@@ -65,7 +67,8 @@ def start_solution(model: TrackableHead, observed: list[Observed]) -> Solution:
         for o in observed
     }
     slopes = landmark_slopes(model) if len(landmarks) else None
-    person = Person(model, geometry.mean.clone(), scale.clone(), landmarks, prior, slopes)
+    motion = motion if len(landmarks) else None
+    person = Person(model, geometry.mean.clone(), scale.clone(), landmarks, prior, slopes, motion)
     return Solution(person, torch.zeros_like(landmarks), states)
 
 

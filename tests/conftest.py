@@ -11,12 +11,12 @@ SHARED = ROOT.parent / "shared"
 
 
 def checkable_modules() -> list[str]:
-    """Every module but those that numba compiles (it cannot compile a decorated function)."""
+    """Every module but those that numba or triton compiles (not if a function is decorated)."""
     files = [f for package in ("npga", "nphm_tracking") for f in (ROOT / package).rglob("*.py")]
     return [
         ".".join(f.relative_to(ROOT).with_suffix("").parts)
         for f in files
-        if f.name != "__init__.py" and "njit" not in f.read_text()
+        if f.name != "__init__.py" and not any(c in f.read_text() for c in ("njit", "triton.jit"))
     ]
 
 

@@ -16,6 +16,7 @@ MANDATORY = {
     "fit": ["capture=x", "track=x", "prior=x", "out=x"],
     "evaluate": ["avatar=x", "capture=x", "track=x", "out=x"],
     "render": ["avatar=x", "track=x"],
+    "submit": ["out=x"],
     "reenact": ["avatar=x", "track=x"],
 }
 

@@ -25,10 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from npga.core.errors import CheckpointError
+from npga.core.similarity import Similarity
 from npga.core.store import load_tensors, save_tensors
 
 PRIOR_FORMAT = "npga.prior"
 PRIOR_VERSION = 1
+SHIPPED_PRIOR = Path(__file__).parent.parent / "assets" / "forward_prior.safetensors"
+"""F of the open prior."""
 
 
 def positional_encoding(x: Float[Tensor, "*n d"], bands: int) -> Float[Tensor, "*n s"]:
@@ -206,6 +209,22 @@ class ForwardPrior(nn.Module):
         condition = torch.cat([expression, person.expand(len(expression), -1)], dim=-1)
         return self.linear(condition) + self.curved(condition)
 
+    @torch.no_grad()
+    def coefficient_slopes(
+        self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "#b i"]
+    ) -> Float[Tensor, "b r e"]:
+        """d coefficients / d z_exp in closed form (the twin is torch.func.jacrev); no gradient."""
+        expression = (z_exp - self.expression_mean) / self.expression_scale
+        person = (identity - self.identity_mean) / self.identity_scale
+        condition = torch.cat([expression, person.expand(len(expression), -1)], dim=-1)
+        inner, outer = (layer for layer in self.curved if isinstance(layer, nn.Linear))
+        asked = inner(condition)
+        share = asked.sigmoid()
+        bend = share * (1 + asked * (1 - share))  # the derivative of SiLU
+        size = self.expression_size
+        slopes = torch.einsum("rw,bw,we->bre", outer.weight, bend, inner.weight[:, :size])
+        return (self.linear.weight[:, :size] + slopes) / self.expression_scale
+
     def forward(
         self,
         x: Float[Tensor, "#b n 3"],
@@ -224,6 +243,21 @@ class ForwardPrior(nn.Module):
         weight = torch.einsum("br,crw->bwc", asked, self.exit.weight.unflatten(0, (3, self.rank)))
         bias = asked @ self.exit.bias.unflatten(0, (3, self.rank)).T
         return torch.baddbmm(bias[:, None], hidden.expand(len(asked), -1, -1), weight)
+
+    def posed(
+        self,
+        x: Float[Tensor, "#b n 3"],
+        omega: Float[Tensor, "#b n h"],
+        z_exp: Float[Tensor, "b e"],
+        identity: Float[Tensor, "#b i"],
+        world_from_head: Similarity | None = None,
+    ) -> Float[Tensor, "b n 3"]:
+        """Where canonical points are under an expression: head units, or metres with a pose.
+
+        Differentiable in everything given, the pose (one per code) included.
+        """
+        points = x + self(x, omega, z_exp, identity)
+        return points if world_from_head is None else world_from_head.apply(points)
 
     def jacobian(
         self,
@@ -290,3 +324,11 @@ def load_prior(path: str | Path, head_model_checksum: str | None = None) -> Forw
             "Write it again with `npga distill`.",
         ) from error
     return prior.eval()
+
+
+def prior_file(path: str | None) -> Path:
+    """The file: `prior.safetensors` where a folder was given, the shipped F for None."""
+    if path is None:
+        return SHIPPED_PRIOR
+    place = Path(path)
+    return place / "prior.safetensors" if place.is_dir() else place

@@ -45,6 +45,8 @@ class Line:
     failed: Sequence[bool]
     limit: float
     unit: str
+    axis: str = "frame"
+    """What is counted from left to right."""
 
 
 def line_chart(line: Line, scale_max: float, label: str) -> Element:
@@ -68,12 +70,12 @@ def line_chart(line: Line, scale_max: float, label: str) -> Element:
     points, curves = [], []
     for frame, value, failed in zip(line.frames, line.values, line.failed, strict=True):
         if failed or not math.isfinite(value):
-            text = f"frame {frame}: failed" + _value(value, line.unit, ", ")
+            text = f"{line.axis} {frame}: failed" + _value(value, line.unit, ", ")
             points.append(_cross(x(frame), text))
             run = _finished(run, curves)
             continue
         run.append(f"{short(x(frame))},{short(y(value))}")
-        title = element("title", f"frame {frame}: {_value(value, line.unit)}")
+        title = element("title", f"{line.axis} {frame}: {_value(value, line.unit)}")
         points.append(element("circle", title, cx=x(frame), cy=y(value), r=2, class_="point"))
     _finished(run, curves)
     return _svg(WIDTH, HEIGHT, label, *parts, *curves, *points)
@@ -108,7 +110,7 @@ def _axes(
         element("text", short(round(high, 1)), x=LEFT - 4, y=TOP + 4, class_="end"),
         element("text", "0", x=LEFT - 4, y=base + 3, class_="end"),
         element("text", line.unit, x=LEFT - 4, y=(TOP + base) / 2, class_="end"),
-        element("text", f"frame {ends[0]}", x=LEFT, y=HEIGHT - 6),
+        element("text", f"{line.axis} {ends[0]}", x=LEFT, y=HEIGHT - 6),
         element("text", str(ends[1]), x=right, y=HEIGHT - 6, class_="end"),
     ]
 

@@ -1,6 +1,7 @@
 """The one place that knows about devices and seeds."""
 
 import random
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not cuda_available():
         raise DeviceError(
             "device=cuda was asked for, but torch finds no CUDA device on this machine.",
-            "Use device=cpu (or auto), or install a CUDA build of torch and npga[cuda].",
+            "Use device=cpu (or auto), or install a CUDA build of torch.",
         )
     if name not in ("cpu", "cuda"):
         raise DeviceError(f"device={name} is not one of auto, cpu, cuda.", "Use device=auto.")
@@ -34,6 +35,17 @@ def take_gpu(index: int) -> torch.device:
     """The GPU of that number, as this process's own."""
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def wait_for(device: torch.device) -> None:
+    """Return once everything asked of the device is done; for reading a clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Kernels launched inside run on this GPU; on the CPU nothing changes."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def flush_denormals() -> None:

@@ -10,9 +10,14 @@ from torch import Tensor
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def l1(image: Float[Tensor, "b h w k"], target: Float[Tensor, "b h w k"]) -> Float[Tensor, ""]:
-    """Mean absolute difference."""
-    return (image - target).abs().mean()
+def l1(
+    image: Float[Tensor, "b h w k"],
+    target: Float[Tensor, "b h w k"],
+    weight: Float[Tensor, "b h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean absolute difference, each pixel's times its weight where given (not divided by it)."""
+    error = (image - target).abs()
+    return error.mean() if weight is None else (error * weight[..., None]).mean()
 
 
 def gaussian_window(size: int, sigma: float, like: Tensor) -> Float[Tensor, "s"]:

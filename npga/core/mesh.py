@@ -51,10 +51,13 @@ class Mesh:
         generator = torch.Generator().manual_seed(seed)
         areas, _ = self.face_areas_normals()
         chance = areas if face_weights is None else areas * face_weights
-        face = torch.multinomial(chance.double(), count, replacement=True, generator=generator)
+        face = torch.multinomial(
+            chance.double().cpu(), count, replacement=True, generator=generator
+        )
         u, v = torch.rand(2, count, generator=generator)
         root = u.sqrt()
         bary = torch.stack([1 - root, root * (1 - v), root * v], 1).to(self.vertices)
+        face = face.to(self.faces.device)
         corners = self.faces[face]
         points = (bary[:, :, None] * self.vertices[corners]).sum(1)
         normals = (bary[:, :, None] * self.normals()[corners]).sum(1)

@@ -5,11 +5,13 @@ y : the canonical point that is wanted;  r(x) = B(x) - y  the residual, in head 
 J : dB/dx, 3x3 per point;  H : Broyden's running estimate of its inverse
 
 All three solvers stop point by point: a point that has converged or diverged costs nothing more,
-and the best iterate seen is what comes back.
+and the best iterate seen is what comes back. `restarted` gives the points that are left other
+starts, and only those.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -188,3 +190,44 @@ def fixed_point(
         keep = progress.update(x, residual, len(x))
         x, residual = x[keep], residual[keep]
     return progress.result()
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """`newton`, `broyden` or `fixed_point`."""
+
+    def __call__(
+        self, field: Field, canonical: Tensor, start: Tensor | None = None, *, tolerance: float
+    ) -> Inversion:
+        """Posed points of canonical ones."""
+        ...
+
+
+@torch.no_grad()
+def restarted(
+    solver: Solver,
+    field: Field,
+    canonical: Float[Tensor, "n 3"],
+    found: Inversion,
+    starts: Sequence[Float[Tensor, "n 3"]],
+    *,
+    tolerance: float = TOLERANCE,
+) -> Inversion:
+    """`found`, improved from other starts; points that have converged are not asked again.
+
+    `iterations` and `evaluations` count all tries. Ours: MonoNPHM's code runs every start for every
+    point.
+    """
+    points, residual = found.points.clone(), found.residual.clone()
+    iterations, evaluations = found.iterations.clone(), found.evaluations
+    for start in starts:
+        left = torch.nonzero(residual >= tolerance).flatten()
+        if len(left) == 0:
+            break
+        again = solver(field, canonical[left], start[left], tolerance=tolerance)
+        better = again.residual < residual[left]
+        points[left[better]] = again.points[better]
+        residual[left[better]] = again.residual[better]
+        iterations[left] += again.iterations
+        evaluations += again.evaluations
+    return Inversion(points, residual, residual < tolerance, iterations, evaluations)

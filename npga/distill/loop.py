@@ -1,8 +1,9 @@
 """Training F: rounds of exact pairs, minibatches inside a round.
 
 A round draws a fresh pool of pairs, placed by the F of that moment, and trains on it for
-`round_steps` steps. All randomness is drawn from (seed, round) and (seed, step), and state is kept
-only at the end of a round, so a resumed run takes exactly the steps the uninterrupted one takes.
+`round_steps` steps. All randomness is drawn from (seed, round) and (seed, step), and from the rank
+where several processes train together; state is kept only at the end of a round, so a resumed run
+takes exactly the steps the uninterrupted one takes. Inside a round nothing waits for a GPU.
 """
 
 import math
@@ -11,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from npga.avatar.forward import ForwardPrior
 from npga.core.errors import NpgaError
+from npga.core.processes import ALONE, Processes
 from npga.core.store import load_tensors, save_tensors
-from npga.distill.samples import Sampler
+from npga.distill.samples import Batch, Sampler
+from npga.distill.teacher import Teacher
 from npga.distill.terms import Terms
 
 STATE_FORMAT = "npga.distill-state"
@@ -50,14 +53,33 @@ class Schedule:
         return self.learning_rate * ramp * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def generator_for(seed: int, kind: int, number: int) -> torch.Generator:
-    """The random stream of one round (kind 0) or step (kind 1): a pure function of its name."""
-    return torch.Generator().manual_seed((seed * 2 + kind) * 1_000_003 + number)
+def generator_for(seed: int, kind: int, number: int, rank: int = 0) -> torch.Generator:
+    """The random stream of one round (kind 0) or step (kind 1): a pure function of its name.
+
+    Only the lowest 32 bits of a seed count; the odd factor spreads the ranks over them.
+    """
+    stream = (seed * 2 + kind) * 1_000_003 + number + rank * 2_654_435_761
+    return torch.Generator().manual_seed(stream % 2**32)
 
 
 def make_optimizer(forward: ForwardPrior) -> torch.optim.Adam:
     """Adam over all of F; the rate comes from the schedule at every step."""
-    return torch.optim.Adam(forward.parameters(), lr=0.0, betas=(0.9, 0.99))
+    on_gpu = forward.offset_scale.is_cuda
+    return torch.optim.Adam(forward.parameters(), lr=0.0, betas=(0.9, 0.99), fused=on_gpu)
+
+
+class Objective(nn.Module):
+    """The terms of a batch as one module, whose gradients several processes can share."""
+
+    def __init__(self, forward: ForwardPrior, teacher: Teacher, terms: Terms) -> None:
+        """The teacher is frozen and no part of the module."""
+        super().__init__()
+        self.prior = forward
+        self.ask = lambda batch: terms(forward, teacher, batch)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted scalars by name."""
+        return self.ask(batch)
 
 
 def distill(
@@ -70,33 +92,41 @@ def distill(
     seed: int,
     start: int = 0,
     observer: Observer | None = None,
+    team: Processes = ALONE,
 ) -> ForwardPrior:
-    """Train F from step `start` (a round's first) to the end; knows nothing of disks or configs."""
+    """Train F from step `start` (a round's first) to the end; knows nothing of disks or configs.
+
+    Several processes take an equal part of every pool and batch each. Raises NpgaError where a
+    term is not finite.
+    """
+    pool_codes = team.share_of(schedule.pool_codes, "schedule.pool_codes")
+    codes = team.share_of(schedule.batch_codes, "schedule.batch_codes")
+    objective = team.shared(Objective(forward, sampler.teacher, terms))
     for first in range(start, schedule.steps, schedule.round_steps):
         number = first // schedule.round_steps
-        guide = forward if number > 0 else None
         pool = sampler.pairs(
-            schedule.pool_codes, schedule.pool_points, generator_for(seed, 0, number), guide
+            pool_codes,
+            schedule.pool_points,
+            generator_for(seed, 0, number, team.rank),
+            forward if number > 0 else None,
         )
         last = min(first + schedule.round_steps, schedule.steps)
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}
         for step in range(first, last):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            batch = sampler.batch(
-                pool, schedule.batch_codes, schedule.rest_points, generator_for(seed, 1, step)
-            )
-            losses = terms(forward, sampler.teacher, batch)
-            total = torch.stack(list(losses.values())).sum()
-            require_finite(losses, step)
+            draw = generator_for(seed, 1, step, team.rank)
+            losses = objective(sampler.batch(pool, codes, schedule.rest_points, draw))
             optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            torch.nn.utils.clip_grad_norm_(forward.parameters(), 10.0)
+            torch.stack(list(losses.values())).sum().backward()
+            nn.utils.clip_grad_norm_(forward.parameters(), 10.0)
             optimizer.step()
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+                sums[name] = sums.get(name, 0.0) + value.detach()
+        means = {name: float(value) / (last - first) for name, value in sums.items()}
+        require_finite(means, first, last)
         if observer is not None:
-            observer(last, {name: value / (last - first) for name, value in sums.items()})
+            observer(last, means)
     return forward
 
 
@@ -110,14 +140,14 @@ def start_from_statistics(forward: ForwardPrior, sampler: Sampler, *, seed: int)
     )
 
 
-def require_finite(losses: dict[str, Tensor], step: int) -> None:
-    """Stop, naming the term and the step, where a loss is not finite."""
-    for name, value in losses.items():
-        if not bool(value.isfinite()):
-            raise NpgaError(
-                f"the {name} term of distillation is not finite at step {step}",
-                "lower learning_rate; the last complete round is kept and can be resumed",
-            )
+def require_finite(means: dict[str, float], first: int, last: int) -> None:
+    """Stop, naming the terms and the round, where a mean is not finite."""
+    bad = [name for name, value in means.items() if not math.isfinite(value)]
+    if bad:
+        raise NpgaError(
+            f"The term {', '.join(bad)} of distillation is not finite in steps {first} to {last}.",
+            "Lower schedule.learning_rate; the round before is kept and can be resumed.",
+        )
 
 
 def save_state(

@@ -36,6 +36,9 @@ NEAR = {Region.lips: 0.024, Region.lids: 0.016}
 SPREAD = 1.0
 """Random people: standard deviations of the training population's codes."""
 
+MARGIN_SPREAD = 1.4
+"""The same for every fourth person of training, who lies beyond the population's range."""
+
 POPULATION = 6000
 """Expressions drawn from the open prior's population."""
 
@@ -49,6 +52,27 @@ def random_people(model: HeadModel, count: int, generator: torch.Generator) -> F
     noise = torch.randn(count, model.geo_size, generator=generator).to(stats.mean)
     z_geo = stats.mean + SPREAD * stats.std * noise
     return torch.minimum(torch.maximum(z_geo, stats.lower), stats.upper)
+
+
+def training_people(
+    model: HeadModel, known: Float[Tensor, "k g"], count: int, generator: torch.Generator
+) -> Float[Tensor, "s g"]:
+    """Whom F is trained on: `known` people, random ones, ones between and ones beyond; ours.
+
+    Of every four random people one lies between two others (known ones included) and one beyond the
+    population's range.
+    """
+    people = random_people(model, count, generator)
+    everyone = torch.cat([known.to(people), people])
+    mean = model.geo_stats.mean
+    for row in range(count):
+        if row % 4 == 2:
+            pair = torch.randint(0, len(everyone), (2,), generator=generator)
+            share = torch.rand((), generator=generator)
+            people[row] = torch.lerp(everyone[pair[0]], everyone[pair[1]], share.to(people))
+        elif row % 4 == 3:
+            people[row] = mean + MARGIN_SPREAD * (people[row] - mean)
+    return torch.cat([people, known.to(people)])
 
 
 def known_expressions(model: HeadModel, tracks: list[Track], seed: int) -> Expressions:
@@ -90,7 +114,7 @@ def regions_of(model: HeadModel, points: Float[Tensor, "v 3"]) -> Int[Tensor, "v
         if name.name not in reference.names:
             continue
         labelled = reference.points[reference.region == reference.names.index(name.name)]
-        for part in torch.arange(len(points)).split(4096):
+        for part in torch.arange(len(points), device=points.device).split(4096):
             distance = torch.cdist(points[part], labelled).amin(1)
             region[part[distance < radius]] = int(name)
     return region

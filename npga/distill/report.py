@@ -56,6 +56,13 @@ def draw(mesh: Mesh, colors: Float[Tensor, "v 3"], cameras: Cameras) -> list[Ima
     return pictures
 
 
+def residual_views(
+    posed: Mesh, residual_mm: Float[Tensor, "v"], size: int = 256
+) -> list[ImageArray]:
+    """A posed surface coloured by its residual, from in front and from the side."""
+    return draw(posed, heat(residual_mm), head_cameras(size, (0.0, 40.0)))
+
+
 def residual_sheet(
     faces: Tensor,
     posed: list[Float[Tensor, "v 3"]],
@@ -64,9 +71,8 @@ def residual_sheet(
     size: int = 256,
 ) -> ImageArray:
     """One row per expression: from in front and from the side, labelled with its mean residual."""
-    cameras = head_cameras(size, (0.0, 40.0))
     pictures, labels = [], []
     for vertices, residual, title in zip(posed, residuals_mm, titles, strict=True):
-        pictures += draw(Mesh(vertices, faces), heat(residual), cameras)
+        pictures += residual_views(Mesh(vertices, faces), residual, size)
         labels += [f"{title}: mean {float(residual.mean()):.2f} mm", f"0 .. {SCALE_MM:.0f} mm"]
     return contact_sheet(pictures, 4, labels)

@@ -1,7 +1,8 @@
-"""`npga distill`: head model -> out/prior.safetensors, report.json, report.png."""
+"""`npga distill`: head model -> out/prior.safetensors, report.html, report.json, report.png."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -9,17 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from npga.avatar.forward import ForwardPrior, save_prior
-from npga.core import MM_PER_UNIT
 from npga.core.config import as_plain
-from npga.core.device import resolve_device, seed_everything
+from npga.core.device import seed_everything
 from npga.core.images import ImageArray, write_image
 from npga.core.mesh import Mesh
 from npga.core.output import output_dir
+from npga.core.processes import Processes, processes
 from npga.core.progress import bar, say
 from npga.core.store import write_json
 from npga.distill import people
 from npga.distill.config import DistillConfig
-from npga.distill.judge import Judgement, judge
+from npga.distill.judge import Judgement, examine, held_out_code, held_out_codes, judge
 from npga.distill.loop import (
     Schedule,
     distill,
@@ -28,10 +29,11 @@ from npga.distill.loop import (
     save_state,
     start_from_statistics,
 )
+from npga.distill.page import REPORT_FILE, Round, Stage, write_report
 from npga.distill.report import residual_sheet
 from npga.distill.samples import Expressions, Sampler
 from npga.distill.teacher import Subjects, rest_points
-from npga.distill.terms import Terms, cycle_residual
+from npga.distill.terms import Terms
 from nphm_tracking import HeadModel, Track, load_head_model, load_track
 
 STATE_FILE = "state.safetensors"
@@ -44,51 +46,77 @@ SHEET_SEED = 7919
 
 
 def run(config: DistillConfig) -> None:
-    """Distil F and judge it; raises NpgaError subclasses for what cannot be used."""
+    """Distil F and judge it; raises NpgaError subclasses for what cannot be used.
+
+    Started by torchrun, its processes share every batch.
+    """
     began = time.perf_counter()
-    device = resolve_device(config.device)
-    model = load_head_model(config.head_model)
-    checksum = model.checksum()
-    tracks = [load_track(path) for path in config.tracks]
-    for track in tracks:
-        track.require_model(checksum)
-    fingerprint = {
-        **{k: v for k, v in as_plain(config).items() if k not in ("out", "overwrite", "device")},
-        "head_model_checksum": checksum,
-    }
-    out = Path(config.out)
-    with output_dir(
-        out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
-    ) as folder:
-        seed_everything(config.seed)
-        model = model.to(device)
-        mesh = people.average_surface(model, config.surface_resolution)
-        sampler = training_sampler(config, model, mesh, tracks)
-        forward = train(config, sampler, folder / STATE_FILE, checksum)
-        save_prior(folder / PRIOR_FILE, forward, checksum)
-        minutes = (time.perf_counter() - began) / 60
-        verdict = report(config, model, mesh, forward, folder, minutes)
-        (folder / STATE_FILE).unlink(missing_ok=True)
+    with processes(config.device) as team:
+        model = load_head_model(config.head_model)
+        checksum = model.checksum()
+        tracks = [load_track(path) for path in config.tracks]
+        for track in tracks:
+            track.require_model(checksum)
+        job = Job(config, model.to(team.device), checksum, tracks, team)
+        if not team.leads:
+            seed_everything(config.seed)
+            train(job, job.sampler(), Path(team.told()))
+            return
+        settings = as_plain(config)
+        fingerprint = {k: v for k, v in settings.items() if k not in ("out", "overwrite", "device")}
+        fingerprint["head_model_checksum"] = checksum
+        out = Path(config.out)
+        with output_dir(
+            out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
+        ) as folder:
+            seed_everything(config.seed)
+            team.told(str(folder))
+            forward, log = train(job, job.sampler(), folder)
+            save_prior(folder / PRIOR_FILE, forward, checksum)
+            verdict = report(job, forward, log, folder, (time.perf_counter() - began) / 60)
+            (folder / STATE_FILE).unlink(missing_ok=True)
+    minutes = (time.perf_counter() - began) / 60
     say(
         f"distill: {out / PRIOR_FILE}, residual {verdict.residual_mean_mm:.2f} mm "
         f"(95 %: {verdict.residual_p95_mm:.2f}; lips and lids {verdict.lips_lids_mean_mm:.2f}) of "
         f"{verdict.motion_mean_mm:.1f} mm of motion, {verdict.speedup_vs_broyden:.0f} x as fast "
-        f"as Broyden; {minutes:.1f} min. Report: {out / 'report.png'}"
+        f"as Broyden; {minutes:.1f} min. Report: {out / REPORT_FILE}"
     )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One distillation: what is distilled, for whom, and who works on it."""
+
+    config: DistillConfig
+    model: HeadModel
+    checksum: str
+    tracks: list[Track]
+    team: Processes
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The neutral surface of the average head."""
+        return people.average_surface(self.model, self.config.surface_resolution)
+
+    def sampler(self) -> Sampler:
+        """What is trained on."""
+        return training_sampler(self.config, self.model, self.mesh, self.tracks)
 
 
 def training_sampler(
     config: DistillConfig, model: HeadModel, mesh: Mesh, tracks: list[Track]
 ) -> Sampler:
-    """Random people, the tracked people, and what they may express."""
+    """Random people, the tracked people, those between them, and what they may express."""
     generator = torch.Generator().manual_seed(config.seed)
-    z_geo = people.random_people(model, config.people, generator)
-    known = [track.z_geo.to(z_geo)[None] for track in tracks]
+    none = model.geo_stats.mean.new_zeros(0, model.geo_size)
+    known = torch.cat([none, *(track.z_geo.to(none)[None] for track in tracks)])
+    z_geo = people.training_people(model, known, config.people, generator)
     expressions = people.known_expressions(model, tracks, config.seed)
     points, region = people.sampled_surface(
         model, mesh, config.surface_points, config.seed, expressions
     )
-    subjects = people.subjects_on(model, points, region, torch.cat([z_geo, *known]))
+    subjects = people.subjects_on(model, points, region, z_geo)
     return sampler_for(model, subjects, expressions, config.margin)
 
 
@@ -101,10 +129,15 @@ def sampler_for(
     return Sampler(model, subjects, expressions, rest_x, rest_omega, margin)
 
 
-def train(config: DistillConfig, sampler: Sampler, state: Path, checksum: str) -> ForwardPrior:
-    """F after all steps, taken up from `state` where that exists."""
+def new_forward(
+    config: DistillConfig,
+    sampler: Sampler,
+    checksum: str = "",
+    kind: type[ForwardPrior] = ForwardPrior,
+) -> ForwardPrior:
+    """F before its first step, on the sampler's device."""
     teacher, network = sampler.teacher, config.network
-    forward = ForwardPrior(
+    forward = kind(
         teacher.exp_size,
         teacher.identity_size,
         hyper_size=teacher.hyper_size,
@@ -113,34 +146,43 @@ def train(config: DistillConfig, sampler: Sampler, state: Path, checksum: str) -
         rank=network.rank,
         bands=network.bands,
         head_model_checksum=checksum,
-    ).to(sampler.rest_x.device)
+    )
+    return forward.to(sampler.rest_x.device)
+
+
+def train(job: Job, sampler: Sampler, folder: Path) -> tuple[ForwardPrior, list[Round]]:
+    """F after all steps, taken up from the folder's state where it has one; and the log."""
+    config, team, state = job.config, job.team, folder / STATE_FILE
+    forward = new_forward(config, sampler, job.checksum)
     optimizer = make_optimizer(forward)
-    start = 0
+    start, log = 0, []
     if state.exists():
         start = load_state(state, forward, optimizer)
         say(f"distill: taking up at step {start} of {config.schedule.steps}.")
     else:
         start_from_statistics(forward, sampler, seed=config.seed)
     schedule = Schedule(**as_plain(config.schedule))
-    terms = Terms(**as_plain(config.terms))
     with bar("distill", schedule.steps, start) as shown:
 
         def observe(step: int, means: dict[str, float]) -> None:
-            save_state(state, forward, optimizer, step)
-            shown.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in means.items()))
-            shown.update(step - shown.n)
+            log.append(Round(step, means))
+            if team.leads:
+                save_state(state, forward, optimizer, step)
+                shown.set_postfix_str(" ".join(f"{k} {v:.3f}" for k, v in means.items()))
+                shown.update(step - shown.n)
 
         distill(
             forward,
             sampler,
-            terms,
+            Terms(**as_plain(config.terms)),
             schedule,
             optimizer,
             seed=config.seed,
             start=start,
             observer=observe,
+            team=team,
         )
-    return forward.eval()
+    return forward.eval(), log
 
 
 def unseen_sampler(
@@ -156,21 +198,25 @@ def unseen_sampler(
 
 
 def report(
-    config: DistillConfig,
-    model: HeadModel,
-    mesh: Mesh,
-    forward: ForwardPrior,
-    folder: Path,
-    minutes: float,
+    job: Job, forward: ForwardPrior, log: list[Round], folder: Path, minutes: float
 ) -> Judgement:
-    """Judge F on people and expressions it never saw; writes report.json and report.png."""
+    """Judge F on people and expressions it never saw; writes report.html, .json and .png."""
+    config, model, mesh = job.config, job.model, job.mesh
     seed = config.seed + SHEET_SEED
     z_geo, sampler = unseen_sampler(config, model, mesh)
-    expressions = sampler.expressions
     verdict = judge(
         forward, sampler, codes=config.judge_codes, points=config.judge_points, seed=seed
     )
-    write_image(folder / "report.png", sheet(model, mesh, expressions, forward, z_geo[:1], seed))
+    whole = on_vertices(model, mesh, sampler.expressions, z_geo)
+    write_image(folder / "report.png", sheet(mesh, whole, forward, seed))
+    write_report(
+        folder / REPORT_FILE,
+        verdict,
+        Stage(forward, whole, mesh, tuple(model.expression_names)),
+        held_out_codes(whole, config.judge_codes, seed),
+        log,
+        seed,
+    )
     write_json(
         folder / "report.json",
         {
@@ -180,7 +226,7 @@ def report(
                 "people": "random codes around the training mean, not trained on",
                 "expressions": "random draws from the trusted range, not trained on",
                 "points": "uniform by area on the neutral surface, omega of the rest pose",
-                "broyden": "start at the canonical point, 30 iterations, 12.5 micrometres",
+                "broyden": "starts at the canonical point, 30 iterations, 12.5 micrometres",
                 "threads": torch.get_num_threads(),
                 "steps": config.schedule.steps,
                 "seed": config.seed,
@@ -190,27 +236,26 @@ def report(
     return verdict
 
 
+def on_vertices(
+    model: HeadModel, mesh: Mesh, expressions: Expressions, z_geo: Float[Tensor, "s g"]
+) -> Sampler:
+    """The same people with the mesh's vertices as their surface points."""
+    region = people.regions_of(model, mesh.vertices)
+    subjects = people.subjects_on(model, mesh.vertices, region, z_geo)
+    return sampler_for(model, subjects, expressions, 0.0)
+
+
 @torch.no_grad()
-def sheet(
-    model: HeadModel,
-    mesh: Mesh,
-    expressions: Expressions,
-    forward: ForwardPrior,
-    z_geo: torch.Tensor,
-    seed: int,
-) -> ImageArray:
+def sheet(mesh: Mesh, sampler: Sampler, forward: ForwardPrior, seed: int) -> ImageArray:
     """The residual map of one unseen person: at rest, and under five unseen expressions."""
-    whole = people.subjects_on(
-        model, mesh.vertices, torch.zeros(len(mesh.vertices), dtype=torch.int64), z_geo
-    )
-    sampler = sampler_for(model, whole, expressions, 0.0)
+    expressions = sampler.expressions
     drawn = expressions.draw(5, torch.Generator().manual_seed(seed), margin=0.0)
     codes = torch.cat([expressions.neutral[None], drawn]).to(sampler.rest_x)
     posed, residuals = [], []
     for z_exp in codes:
-        asked = (sampler.rest_x, sampler.rest_omega, z_exp[None], whole.identity)
-        posed.append((sampler.rest_x + forward(*asked))[0].cpu())
-        residual = cycle_residual(forward, model, *asked)[0]
-        residuals.append(MM_PER_UNIT * residual.norm(dim=-1).cpu())
+        code = held_out_code(sampler, 0, z_exp)
+        asked = (code.x, code.omega, code.z_exp, code.identity)
+        posed.append((code.x + forward(*asked))[0].cpu())
+        residuals.append(examine(forward, sampler.teacher, code).residual_mm.cpu())
     titles = ["at rest"] + [f"expression {n}" for n in range(1, len(codes))]
     return residual_sheet(mesh.faces.cpu(), posed, residuals, titles)

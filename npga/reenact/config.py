@@ -46,7 +46,7 @@ class ReenactConfig:
     smooth_frames: float = knob(0.0, "width of the filter over time, in used frames; 0 is none")
     clamp: bool = knob(True, "keep codes inside the avatar's training hull")
     refine: bool = knob(True, "apply the screen-space refiner")
-    backend: Backend = knob(Backend.auto, "auto, cpu, gsplat or reference")
+    backend: Backend = knob(Backend.auto, "auto, cpu, triton, gsplat or reference")
     device: str = knob("auto", "auto, cpu or cuda")
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ class RenderConfig:
     still_head: bool = knob(False, "hold the head in the take's mean pose")
     refine: bool = knob(True, "apply the screen-space refiner")
     swing_deg: float = knob(40.0, "half the sideways range of the orbit")
-    backend: Backend = knob(Backend.auto, "auto, cpu, gsplat or reference")
+    backend: Backend = knob(Backend.auto, "auto, cpu, triton, gsplat or reference")
     device: str = knob("auto", "auto, cpu or cuda")
 
     def __post_init__(self) -> None:

@@ -1,6 +1,8 @@
 """`npga distill` end to end on a small untrained head model: files, refusals, resume."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from npga.avatar.forward import ForwardPrior, load_prior
 from npga.core.config import as_plain, compose_config
 from npga.core.errors import CheckpointError, ConfigError, OutputError, TrackError
 from npga.core.mesh import Mesh
+from npga.core.processes import Processes
 from npga.core.similarity import Similarity
 from npga.distill import loop, people
 from npga.distill import run as distill_run
@@ -113,6 +116,16 @@ def test_f_begins_to_move_the_shipped_head():
     assert left < 0.75 * pairs.offset.norm(dim=-1)[moving].mean()
 
 
+def test_training_people_lie_between_and_beyond_others():
+    model = load_head_model(None)
+    known = model.geo_stats.mean[None] + 0.5 * model.geo_stats.std
+    z_geo = people.training_people(model, known, 8, torch.Generator().manual_seed(0))
+    assert z_geo.shape == (9, model.geo_size) and torch.equal(z_geo[-1:], known)
+    away = ((z_geo - model.geo_stats.mean) / model.geo_stats.std).norm(dim=-1)
+    assert away[[2, 6]].max() < away[[0, 1, 4, 5]].mean()
+    assert away[[3, 7]].min() > 1.2 * away[[0, 1, 4, 5]].mean()
+
+
 def test_people_stand_on_their_own_surfaces():
     model = load_head_model(None)
     mesh = model.mesh(model.neutral_codes(), 40, canonical=True)
@@ -135,7 +148,7 @@ def config(head_model, out, *more) -> DistillConfig:
 def test_run_leaves_prior_and_report(head_model, tmp_path):
     distill_run.run(config(head_model, tmp_path / "out"))
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"prior.safetensors", "report.json", "report.png"}
+    assert names == {"prior.safetensors", "report.html", "report.json", "report.png"}
     prior = load_prior(tmp_path / "out" / "prior.safetensors")
     assert prior.expression_size == 5 and prior.identity_size == 3
     figures = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -191,3 +204,42 @@ def test_impossible_settings_are_refused(head_model, tmp_path):
         config(head_model, tmp_path / "out", "schedule.steps=0")
     with pytest.raises(ConfigError, match="is more than"):
         config(head_model, tmp_path / "out", "schedule.pool_codes=2")
+
+
+@pytest.mark.slow
+def test_two_processes_distil_one_prior(tmp_path):
+    """`torchrun npga distill`: one result, of both; a batch that cannot be shared is refused."""
+    few = [word for word in SMALL if not word.startswith("surface_points")]
+    words = ["distill", *few, "surface_points=200", "surface_resolution=32"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch += ["-m", "npga", *words, f"out={tmp_path / 'prior'}"]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert load_prior(tmp_path / "prior" / "prior.safetensors").expression_size == 52
+    assert not (tmp_path / "prior.partial").exists()
+
+
+def test_a_share_of_a_step_is_drawn_by_each_process(head_model):
+    model = load_head_model(head_model)
+    small = config(head_model, "x")
+    sampler = distill_run.training_sampler(small, model, sphere(), [])
+    first, second = (
+        sampler.pairs(8, 16, loop.generator_for(0, 0, 0, rank), None) for rank in (0, 1)
+    )
+    assert not torch.equal(first.z_exp, second.z_exp)
+    three = Processes(0, 3, torch.device("cpu"))
+    forward = distill_run.new_forward(small, sampler)
+    with pytest.raises(ConfigError, match="pool_codes=8 cannot be divided among 3"):
+        loop.distill(
+            forward, sampler, Terms(), loop.Schedule(**as_plain(small.schedule)),
+            loop.make_optimizer(forward), seed=0, team=three,
+        )  # fmt: skip
+
+
+def test_the_page_shows_regions_worst_cases_and_folds(head_model, tmp_path):
+    distill_run.run(config(head_model, tmp_path / "out"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    for title in ("By region", "Expressions", "Worst cases", "Fold-overs", "Training"):
+        assert f"<h2>{title}</h2>" in page
+    assert page.count("data:image/jpeg") >= 11 + 2
+    assert "http" not in page.replace("http-equiv", "")

@@ -84,3 +84,26 @@ def test_jacobian_against_finite_differences(teacher, subjects):
         shift[axis] = step
         numeric = (field(canonical + shift) - field(canonical - shift)) / (2 * step)
         assert torch.allclose(jacobian[:, :, axis], numeric, atol=1e-8)
+
+
+def test_restarts_ask_only_what_is_left(teacher, subjects):
+    field, canonical, posed = problem(teacher, subjects)
+    start = canonical.clone()
+    start[::3] = torch.nan  # given up at once
+    lost = invert.broyden(field, canonical, start)
+    assert not lost.converged[::3].any()
+    asked = []
+
+    def counted(points):
+        asked.append(len(points))
+        return field(points)
+
+    starts = [canonical + 0.01, canonical]
+    found = invert.restarted(invert.broyden, counted, canonical, lost, starts)
+    assert found.converged.all() and (found.points - posed).norm(dim=-1).max() < 1e-3
+    assert max(asked) == int((~lost.converged).sum())
+    assert found.evaluations > lost.evaluations
+    untouched = lost.converged
+    assert torch.equal(found.points[untouched], lost.points[untouched])
+    assert torch.equal(found.iterations[untouched], lost.iterations[untouched])
+    assert (found.iterations[~untouched] > lost.iterations[~untouched]).all()

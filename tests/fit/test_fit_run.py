@@ -1,6 +1,7 @@
 """`npga fit` and `npga evaluate` on a plain folder of stills, end to end."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,17 +11,28 @@ from PIL import Image
 from tiny_person import HEIGHT, MODEL, WIDTH, body, opened, rig, take, tiny_avatar
 
 import npga.fit.setup
-from npga.avatar import load_avatar, save_avatar, save_prior
+from npga.avatar import load_avatar, load_prior, save_avatar, save_prior
+from npga.capture import open_capture
 from npga.core.config import compose_config
-from npga.core.errors import CheckpointError, OutputError, TrackError
+from npga.core.errors import CheckpointError, ConfigError, OutputError, TrackError
 from npga.core.mesh import Mesh
 from npga.fit.batch import FitData
 from npga.fit.config import EvaluateConfig, FitConfig
 from npga.fit.evaluate import judge
 from npga.fit.renderer import Renderer
-from npga.fit.run import run, run_evaluate
+from npga.fit.report import run_evaluate
+from npga.fit.run import build_terms, run
+from npga.fit.setup import Inputs
 from npga.raster import Backend
-from nphm_tracking import Codes, HeadModel, SequenceTrack, Track, save_track
+from nphm_tracking import (
+    Codes,
+    HeadModel,
+    SequenceTrack,
+    Track,
+    load_head_model,
+    load_track,
+    save_track,
+)
 
 
 class BallModel(HeadModel):
@@ -117,7 +129,7 @@ def test_fit_then_evaluate(capture, tmp_path, capsys):
     run_evaluate(compose_config(EvaluateConfig, "evaluate", [
         f"avatar={tmp_path / 'avatar'}", f"capture={capture}", f"out={tmp_path / 'evaluate'}",
         f"track={side / 'track.safetensors'}", f"cache_dir={side / 'cache'}", "frame_stride=1",
-        f"width={WIDTH}", f"height={HEIGHT}", "held_out_cameras=[c]",
+        f"width={WIDTH}", f"height={HEIGHT}", "held_out_cameras=[c]", "landmarks=false",
     ]))  # fmt: skip
     metrics = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
     rows = {row["id"]: row for row in metrics["rows"]}
@@ -126,9 +138,37 @@ def test_fit_then_evaluate(capture, tmp_path, capsys):
     assert rows["novel_view.avatar.psnr_whole_db"]["value"] > 12
     assert metrics["protocol"]["split"]["held_out_sequence"] == "FREE"
     assert not metrics["protocol"]["cameras_were_trained_on"]
+    assert rows["novel_view.avatar.flicker_matte"]["pictures"] == 3
+    assert rows["self_reenactment.raw.flicker_matte"]["pictures"] == 1
+    for metric, why in (
+        ("psnr_face_db", "another head model"), ("flicker_face", "another head model"),
+        ("akd_percent", "landmarks=false"), ("csim", "no identity_model"),
+    ):  # fmt: skip
+        row = rows[f"novel_view.avatar.{metric}"]
+        assert row["value"] is None and row["pictures"] == 0 and why in row["why"]
+    said = capsys.readouterr().out
+    assert "regions is null: the track was made with another head model" in said
     for name in ("novel_view", "self_reenactment"):
         assert (tmp_path / "evaluate" / f"{name}.png").stat().st_size > 1000
         assert (tmp_path / "evaluate" / f"{name}_worst.png").stat().st_size > 1000
+
+
+def test_region_weights_and_lpips_reach_the_terms(capture, tmp_path, monkeypatch):
+    model, side = load_head_model(), capture.parent
+    track = load_track(side / "track.safetensors")
+    track = replace(track, z_geo=model.neutral_codes().z_geo)
+    inputs = Inputs(open_capture(capture), track, model, load_prior(side / "prior.safetensors"))
+    out = tmp_path / "out"
+    plain = build_terms(settings(capture, out), inputs, torch.device("cpu"))
+    assert plain.pixel_weights is None and plain.perceptual is None
+    weighted = settings(capture, out, "regions.mouth=2", "regions.eyes=3")
+    weights = build_terms(weighted, inputs, torch.device("cpu")).pixel_weights
+    assert (weights.mouth, weights.eyes) == (2, 3) and len(weights.regions.points) == 478
+    with pytest.raises(ConfigError, match="regions.mouth=-1"):
+        settings(capture, out, "regions.mouth=-1")
+    monkeypatch.setattr("npga.core.lpips.find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="No weights of LPIPS-alex are installed"):
+        build_terms(settings(capture, out, "terms.lpips=0.1"), inputs, torch.device("cpu"))
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_avatar(capture, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Loss terms: names, weights, and values that can be told by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from tiny_person import tiny_session
 
 from npga.core.errors import ConfigError, NpgaError
 from npga.core.graph import laplacian_energy
+from npga.core.lpips import Lpips
+from npga.fit.batch import Sampling
 from npga.fit.graph import SHARE, CanonicalGraph
 from npga.fit.loop import require_finite
 from npga.fit.terms import LARGEST, TERMS, THINNEST, Scene, Terms
@@ -22,7 +25,9 @@ def scene_of(session, step: int = 0) -> Scene:
 
 
 def test_unknown_and_negative_terms_are_refused():
-    with pytest.raises(ConfigError, match=r"no loss term 'lpips'"):
+    with pytest.raises(ConfigError, match=r"no loss term 'jod'"):
+        Terms({"jod": 1.0})
+    with pytest.raises(ConfigError, match=r"terms.lpips=1.0 needs an LPIPS network"):
         Terms({"lpips": 1.0})
     with pytest.raises(ConfigError, match="negative"):
         Terms({"l1": -1.0})
@@ -48,6 +53,20 @@ def test_picture_terms_look_at_the_window(data):
     error = (scene.rendered.refined - scene.batch.image[:, rows, columns]).abs().mean()
     torch.testing.assert_close(TERMS["refined_l1"](scene), error)
     assert TERMS["ssim"](scene) > 0.01
+
+
+def test_lpips_looks_at_the_refined_window_and_teaches(data):
+    torch.manual_seed(0)
+    session = replace(tiny_session(data), sampling=Sampling(1, 40, 0))
+    network = Lpips("alex").requires_grad_(False)
+    scene = scene_of(session)
+    value = Terms({"lpips": 2.0}, perceptual=network)(scene)["lpips"]
+    window = scene.rendered.window
+    expected = 2 * network(scene.rendered.refined, window.of(scene.batch.image)).mean()
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert session.avatar.colors.grad.abs().max() > 0
+    assert Terms({"lpips": 2.0}, perceptual=network).refines
 
 
 def test_an_untrained_avatar_has_no_motion_to_pay_for(data):

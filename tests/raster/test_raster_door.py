@@ -22,7 +22,7 @@ assert door.rasterize is _rasterize_function
 def test_import_is_light() -> None:
     code = (
         "import npga.raster, sys;"
-        "print([m for m in ('numba', 'llvmlite', 'gsplat', 'scipy') if m in sys.modules])"
+        "print([m for m in ('numba', 'llvmlite', 'triton', 'gsplat', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -110,7 +110,7 @@ def test_shapes_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...]) -
         value = torch.zeros(shape).double() if field == name else getattr(gaussians, field)
         object.__setattr__(odd, field, value)
     with pytest.raises(ValueError, match=rf"Gaussians\.{name} has shape"):
-        door._check(odd, cameras(1), None)
+        door.require_shapes(odd, cameras(1), None)
 
 
 def test_mixed_precision_is_refused() -> None:
@@ -124,26 +124,39 @@ def test_half_precision_is_refused_by_the_kernels() -> None:
         rasterize(cloud(9, dtype=torch.float16), cameras(1), backend=Backend.cpu)
 
 
+@pytest.mark.parametrize("backend", [Backend.triton, Backend.gsplat])
 @pytest.mark.parametrize("installed", [False, True])
-def test_gsplat_without_a_gpu_is_refused(monkeypatch, installed: bool) -> None:
+def test_back_ends_of_the_gpu_are_refused_without_one(
+    monkeypatch, backend: Backend, installed: bool
+) -> None:
     monkeypatch.setattr(door, "find_spec", lambda name: SimpleNamespace() if installed else None)
+    monkeypatch.setattr(door, "_triton_interprets", lambda: False)
     with pytest.raises(DeviceError) as refusal:
-        rasterize(cloud(9), cameras(1), backend=Backend.gsplat)
+        rasterize(cloud(9), cameras(1), backend=backend)
     first, second = str(refusal.value).splitlines()
-    assert "gsplat" in first and "backend=cpu" in second
+    assert backend.value in first and "backend=cpu" in second
     assert ("not installed" in first) is not installed
 
 
-def test_no_backend_stands_in_for_another(monkeypatch) -> None:
-    on_gpu = torch.device("cuda")
+def test_no_backend_stands_in_for_another() -> None:
     with pytest.raises(DeviceError, match="needs Gaussians on the CPU"):
-        door._choose(Backend.cpu, on_gpu)
-    monkeypatch.setattr(door, "find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match=r"Install npga\[cuda\]"):
-        door._choose(Backend.auto, on_gpu)
-    monkeypatch.setattr(door, "find_spec", lambda name: SimpleNamespace())
-    assert door._choose(Backend.auto, on_gpu) is Backend.gsplat
+        door._choose(Backend.cpu, torch.device("cuda"))
     assert door._choose(Backend.auto, torch.device("cpu")) is Backend.cpu
+
+
+@pytest.mark.parametrize("installed", [("triton", "gsplat"), ("gsplat",), ("triton",)])
+def test_auto_takes_the_first_that_is_installed(monkeypatch, installed: tuple[str, ...]) -> None:
+    monkeypatch.setattr(door, "find_spec", lambda name: name if name in installed else None)
+    assert door._choose(Backend.auto, torch.device("cuda")).value == installed[0]
+
+
+def test_auto_says_what_draws_on_a_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(door, "find_spec", lambda name: None)
+    with pytest.raises(DeviceError) as refusal:
+        door._choose(Backend.auto, torch.device("cuda"))
+    first, second = str(refusal.value).splitlines()
+    assert "neither triton nor gsplat" in first
+    assert "Install a CUDA build of torch" in second and "device=cpu" in second
 
 
 @pytest.mark.parametrize("seed", range(4))

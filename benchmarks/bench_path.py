@@ -32,10 +32,9 @@ def commands(capture: str, out: Path, every: int) -> list[tuple[str, list[str]]]
         ("capture check", ["capture", "check", *me, f"out={out / 'check'}"]),
         ("track 031", ["track", *me, *thin, f"out={track}"]),
         ("track 054", ["track", *other, *thin, f"out={driver}"]),
-        ("distill", ["distill", f"tracks=[{track}]", f"out={out / 'distill'}"]),
         (
             "fit",
-            ["fit", *me, f"track={track}", f"prior={out / 'distill' / 'prior.safetensors'}"]
+            ["fit", *me, f"track={track}"]
             + [held, "width=275", "height=401", "steps=2200", f"out={avatar}"],
         ),
         (

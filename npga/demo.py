@@ -23,8 +23,6 @@ from npga.core.output import output_dir
 from npga.core.progress import say
 from npga.core.store import write_json
 from npga.core.video import read_video
-from npga.distill.config import DistillConfig
-from npga.distill.run import run as run_distill
 from npga.fit.config import EvaluateConfig, FitConfig
 from npga.fit.report import run_evaluate
 from npga.fit.run import run as run_fit
@@ -49,7 +47,6 @@ class DemoConfig:
     driver_sequence: str = knob("FREE", "the driver's sequence")
     track_every: int = knob(1, "track every n-th frame")
     points_min: int = knob(60, "face points that a frame needs (shipped clouds are sparse)")
-    distill_steps: int = knob(2000, "steps of distillation")
     fit_preset: str = knob("demo", "settings of the fit: see configs/preset")
     evaluate_stride: int = knob(2, "evaluate every n-th tracked frame")
 
@@ -94,13 +91,12 @@ def run(config: DemoConfig) -> None:
 
 
 def path_stages(config: DemoConfig) -> list[Stage]:
-    """The path in order: capture, track, distill, fit, evaluate, reenact, render."""
+    """The path in order: capture, track, fit, evaluate, reenact, render; F is the shipped one."""
     me, driver = f"track-{config.participant}", f"track-{config.driver}"
     return [
         Stage("capture check", "capture", lambda f: _check(config, f)),
         Stage(f"track {config.participant}", me, lambda f: _track(config, f, me)),
         Stage(f"track {config.driver}", driver, lambda f: _track(config, f, driver)),
-        Stage("distill", "distill", lambda f: _distill(config, f)),
         Stage("fit", "avatar", lambda f: _fit(config, f, me)),
         Stage("evaluate", "evaluate", lambda f: _evaluate(config, f, me)),
         Stage("reenact self", "self_reenactment.mp4", lambda f: _self(config, f, me)),
@@ -133,19 +129,12 @@ def _track(config: DemoConfig, folder: Path, name: str) -> None:
     run_track(compose_config(TrackConfig, "track", settings))
 
 
-def _distill(config: DemoConfig, folder: Path) -> None:
-    tracks = f"tracks=[{folder / f'track-{config.participant}'}]"
-    settings = [tracks, f"schedule.steps={config.distill_steps}", f"out={folder / 'distill'}"]
-    run_distill(compose_config(DistillConfig, "distill", settings))
-
-
 def _fit(config: DemoConfig, folder: Path, track: str) -> None:
     settings = [
         f"preset={config.fit_preset}",
         f"capture={config.capture}",
         f"participant='{config.participant}'",
         f"track={folder / track}",
-        f"prior={folder / 'distill' / 'prior.safetensors'}",
         f"held_out_sequence={config.held_out}",
         f"cache_dir={folder / 'cache'}",
         f"out={folder / 'avatar'}",
@@ -172,7 +161,7 @@ def _evaluate(config: DemoConfig, folder: Path, track: str) -> None:
 
 def _picture_size(config: DemoConfig) -> tuple[int, int]:
     """Width and height that the fit's preset works at."""
-    needed = ["capture=.", "track=.", "prior=.", "out=."]
+    needed = ["capture=.", "track=.", "out=."]
     fit = compose_config(FitConfig, "fit", [f"preset={config.fit_preset}", *needed])
     return fit.width, fit.height
 
@@ -232,11 +221,9 @@ def sheet(folder: Path, columns: int = 6) -> ImageArray:
 def summary(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
     """Metrics, times and protocol of the whole path."""
     metrics = json.loads((folder / "evaluate" / "metrics.json").read_text())
-    distill = json.loads((folder / "distill" / "report.json").read_text())
     shutil.rmtree(folder / "cache", ignore_errors=True)
     return {
         "metrics": metrics,
-        "distill": distill,
         "cross_reenactment": json.loads((folder / "cross_reenactment.json").read_text()),
         "seconds": seconds,
         "seconds_total": round(sum(seconds.values()), 1),

@@ -11,10 +11,10 @@ from npga.core.errors import ConfigError
 class NetworkConfig:
     """Size of F; it is evaluated for every Gaussian at every step of a fit."""
 
-    width: int = knob(96, "hidden width")
+    width: int = knob(128, "hidden width")
     depth: int = knob(4, "hidden layers of the point basis")
-    rank: int = knob(48, "basis vectors per point, combined by the expression")
-    bands: int = knob(2, "octaves of positional encoding of x")
+    rank: int = knob(96, "basis vectors per point, combined by the expression")
+    bands: int = knob(6, "octaves of positional encoding of x")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ScheduleConfig:
     pool_points: int = knob(128, "pairs per code")
     batch_codes: int = knob(8, "codes in a step")
     rest_points: int = knob(48, "points per code in the cycle term")
-    learning_rate: float = knob(0.005, "peak rate of Adam; falls along a cosine to 1 %")
+    learning_rate: float = knob(0.004, "peak rate of Adam; falls along a cosine to 1 %")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DistillConfig:
     overwrite: bool = knob(False, "replace out if it exists")
     head_model: str | None = knob(None, "head model file; the shipped open prior where not given")
     tracks: list[str] = knob([], "tracks whose person and expressions F must know in particular")
-    people: int = knob(16, "random people of the head model to train on")
+    people: int = knob(32, "random people of the head model to train on")
     surface_points: int = knob(4000, "canonical surface points per person")
     surface_resolution: int = knob(72, "cells along the longest side of the surface extraction")
     margin: float = knob(0.1, "how far beyond the trusted expressions to train, of their range")

@@ -43,7 +43,7 @@ class Schedule:
     batch_codes: int = 8
     rest_points: int = 48
     """Rest points per code for the cycle."""
-    learning_rate: float = 5e-3
+    learning_rate: float = 4e-3
     warmup: int = 50
 
     def rate(self, step: int) -> float:

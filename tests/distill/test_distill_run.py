@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from npga.avatar.forward import ForwardPrior, load_prior
+from npga.avatar.forward import ForwardPrior, load_prior, prior_file
 from npga.core.config import as_plain, compose_config
 from npga.core.errors import CheckpointError, ConfigError, OutputError, TrackError
 from npga.core.mesh import Mesh
@@ -16,6 +16,7 @@ from npga.core.similarity import Similarity
 from npga.distill import loop, people
 from npga.distill import run as distill_run
 from npga.distill.config import DistillConfig
+from npga.distill.judge import judge
 from npga.distill.teacher import Region
 from npga.distill.terms import Terms
 from nphm_tracking import SequenceTrack, Track, load_head_model, save_track
@@ -243,3 +244,17 @@ def test_the_page_shows_regions_worst_cases_and_folds(head_model, tmp_path):
         assert f"<h2>{title}</h2>" in page
     assert page.count("data:image/jpeg") >= 11 + 2
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_shipped_f_belongs_to_the_open_prior_and_inverts_it():
+    model = load_head_model(None)
+    forward = load_prior(prior_file(None), model.checksum())
+    assert prior_file(None).stat().st_size < 1e6
+    mesh = model.mesh(model.neutral_codes(), 40, canonical=True)
+    few = compose_config(DistillConfig, "distill", ["out=x", "judge_people=2"])
+    _, strangers = distill_run.unseen_sampler(few, model, mesh)
+    found = judge(forward, strangers, codes=4, points=40, seed=5)
+    assert found.residual_mean_mm < 0.2, "millimetres"
+    assert found.lips_lids_mean_mm < 0.8
+    assert found.motion_mean_mm > 3 * found.residual_mean_mm
+    assert found.fold_over_percent < 0.05 and found.agreement_mean_mm < 0.3

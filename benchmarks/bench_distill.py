@@ -158,7 +158,7 @@ def main() -> None:
     config = compose_config(
         DistillConfig,
         "distill",
-        ["out=unused", "judge_people=8", "judge_codes=48", "judge_points=2000"],
+        ["out=unused", "judge_people=8", "judge_codes=48", "judge_points=8000"],
     )
     model = load_head_model(args.head_model).to(resolve_device("auto"))
     mesh = people.average_surface(model, config.surface_resolution)

@@ -54,13 +54,31 @@ class SplitLinear(nn.Module):
         self.bias = nn.Parameter(whole.bias.detach().clone())
 
     def forward(
-        self, points: Float[Tensor, "b n p"], condition: Float[Tensor, "b c"]
+        self,
+        points: Float[Tensor, "b n p"],
+        condition: Float[Tensor, "b c"],
+        before: tuple[Float[Tensor, "b n w"], nn.Linear] | None = None,
     ) -> Float[Tensor, "b n w"]:
-        """W_p p + (W_c c + bias), the bracket broadcast over the points of a frame."""
+        """W_p p + (W_c c + bias), the bracket broadcast over the points of a frame.
+
+        `before` = (h, layer) adds layer(h), without a pass of its own over the points.
+        """
         shift = functional.linear(condition, self.condition, self.bias)
+        if before is not None:
+            shift = shift + before[1].bias
         if shift.shape[0] == 1:
-            return functional.linear(points, self.point, shift[0])
-        return functional.linear(points, self.point) + shift[:, None]
+            out = functional.linear(points, self.point, shift[0])
+        else:
+            out = functional.linear(points, self.point) + shift[:, None]
+        if before is None:
+            return out
+        h, layer = before
+        return torch.addmm(out.flatten(0, 1), h.flatten(0, 1), layer.weight.T).view_as(out)
+
+
+def _activated(h: Float[Tensor, "*n w"]) -> Float[Tensor, "*n w"]:
+    """SiLU, in place where no gradient will need what was there."""
+    return functional.silu(h, inplace=not torch.is_grad_enabled())
 
 
 class ForwardPrior(nn.Module):
@@ -178,12 +196,11 @@ class ForwardPrior(nn.Module):
             encoded = positional_encoding(points[..., :3], self.bands)
             points = torch.cat([points, encoded], dim=-1)
         person = (identity - self.identity_mean) / self.identity_scale
-        h = functional.silu(self.entry(points, person))
+        h = _activated(self.entry(points, person))
         for index, layer in enumerate(self.hidden, start=1):
-            h = layer(h)
-            if index == self.skip_at:
-                h = h + self.reentry(points, person)
-            h = functional.silu(h)
+            assert isinstance(layer, nn.Linear)
+            again = index == self.skip_at
+            h = _activated(self.reentry(points, person, (h, layer)) if again else layer(h))
         return h
 
     @property

@@ -36,6 +36,12 @@ def take_gpu(index: int) -> torch.device:
     return torch.device("cuda", index)
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was asked, so that a clock tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def flush_denormals() -> None:
     """Let the CPU treat numbers below 1e-38 as 0, in this thread and those started later.
 
@@ -57,3 +63,10 @@ def peak_memory_gb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def peak_gpu_memory_gb(device: torch.device) -> float | None:
+    """The most memory that tensors of this process have taken on a GPU; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.max_memory_allocated(device) / 1e9

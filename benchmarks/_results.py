@@ -18,15 +18,18 @@ ROOT = Path(__file__).resolve().parents[1]
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
-def row(name: str, value: float, unit: str, bar: str = "", note: str = "") -> dict:
-    """One measured number; ``holds`` says whether it meets the bar (None without one)."""
+def row(name: str, value: float | None, unit: str, bar: str = "", note: str = "") -> dict:
+    """One measured number; ``holds`` says whether it meets the bar (None without one).
+
+    The value is None where it could not be measured; the note then says why.
+    """
     holds = None
-    if bar:
+    if bar and value is not None:
         sign, limit = bar.split()
         holds = _COMPARISONS[sign](value, float(limit))
     return {
         "id": name,
-        "value": float(f"{value:.4g}"),
+        "value": None if value is None else float(f"{value:.4g}"),
         "unit": unit,
         "bar": bar,
         "holds": holds,
@@ -80,9 +83,8 @@ def print_table(rows: list[dict]) -> None:
     verdicts = {None: "", True: "holds", False: "MISSED"}
     for r in rows:
         bar = f"{r['bar']:>10s} {verdicts[r['holds']]}" if r["bar"] else ""
-        print(
-            f"{r['id']:{wide}s} {r['value']:>10.4g} {r['unit']:6s} {bar:18s} {r['note']}".rstrip()
-        )
+        value = "-" if r["value"] is None else f"{r['value']:.4g}"
+        print(f"{r['id']:{wide}s} {value:>10s} {r['unit']:6s} {bar:18s} {r['note']}".rstrip())
 
 
 def write_results(name: str, protocol: dict, rows: list[dict]) -> Path:

@@ -167,11 +167,6 @@ class Avatar(nn.Module):
         )
 
     @property
-    def centres(self) -> Float[Tensor, "n 3"]:
-        """Where the Gaussians are in canonical space."""
-        return self.means
-
-    @property
     def attachment(self) -> Float[Tensor, " n"]:
         """a, 1 = moves with the head, 0 = with the torso."""
         return self.logit_attachment.sigmoid()

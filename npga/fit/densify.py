@@ -106,7 +106,7 @@ class Densifier:
         grown = self._to_grow(keep, min(room, int(self.config.growth * before)))
         added = int(grown.sum())
         self._rebuild(avatar, optimizer, keep, grown, generator)
-        self.graph.refresh(avatar.centres)
+        self.graph.refresh(avatar.means)
         self.changes.append((step, added, before - int(keep.sum())))
         return True
 
@@ -126,9 +126,7 @@ class Densifier:
         self.state.contribution = torch.maximum(FORGET * self.state.contribution, best)
         self.state.probes += 1
 
-    def _one_camera(
-        self, index: int, generator: torch.Generator, device: torch.device
-    ) -> FitBatch:
+    def _one_camera(self, index: int, generator: torch.Generator, device: torch.device) -> FitBatch:
         cameras = len(self.data.sequences[self.data.places[index][0]].cameras)
         chosen = int(torch.randint(cameras, (1,), generator=generator))
         return self.data.batch(index, [chosen], device)

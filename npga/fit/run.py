@@ -126,7 +126,7 @@ def open_session(
     densifier = density(
         config=config.densify,
         data=data,
-        graph=CanonicalGraph(avatar.centres),
+        graph=CanonicalGraph(avatar.means),
         cap=config.max_gaussians,
         steps=config.steps,
         seed=config.seed,

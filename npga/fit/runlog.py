@@ -1,8 +1,8 @@
 """What a fit leaves behind while it runs: `metrics.jsonl`, a progress bar, previews, saved states.
 
 A line of `metrics.jsonl` is the mean of every loss term over the steps since the line before. Loss
-values stay on their device until a line is due, so that no step waits for the one before; only then,
-and before anything is saved, are they checked.
+values stay on their device until a line is due, so that no step waits for the one before; only
+then, and before anything is saved, are they checked.
 """
 
 import json

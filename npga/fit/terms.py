@@ -144,7 +144,10 @@ class Terms:
         perceptual: Lpips | None = None,
         known: dict[str, Term] = TERMS,
     ) -> None:
-        """`known` holds what `weights` may name. Raises ConfigError for a term that does not exist, a negative weight, no LPIPS net."""
+        """`known` holds what `weights` may name.
+
+        Raises ConfigError for a term that does not exist, a negative weight, no LPIPS net.
+        """
         for name, weight in weights.items():
             if name not in known:
                 raise ConfigError(

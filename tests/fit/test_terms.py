@@ -129,7 +129,9 @@ def test_nothing_is_saved_after_a_loss_that_is_not_finite(data, tmp_path):
 
 def test_a_poisoned_avatar_is_told_by_the_step_that_did_it(data, tmp_path):
     session = tiny_session(data)
-    session.terms.known = TERMS | {"l1": lambda scene: scene.posed.gaussians.means.sum() * torch.nan}
+    session.terms.known = TERMS | {
+        "l1": lambda scene: scene.posed.gaussians.means.sum() * torch.nan
+    }
     batches = data.stream(0, session.sampling, session.device)
     with pytest.raises(NpgaError, match=r"l1 is not finite at step 0"):
         fit(session.avatar, session.poses, batches, session.renderer, session.terms,

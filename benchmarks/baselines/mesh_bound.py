@@ -32,8 +32,11 @@ from npga.core.rotations import quat_from_matrix, quat_multiply
 from npga.core.similarity import Similarity
 from npga.fit.terms import Scene, Term
 
-LEASH, SPAN = 1.0, 0.6
-"""Triangle sizes that a Gaussian may be away from its triangle, and may be large, for nothing."""
+LEASH, SPAN = 2.0, 0.6
+"""Triangle sizes that a Gaussian may be away from its triangle, and may be large, for nothing.
+
+The paper says 1 and 0.6; our triangles (4 mm) are about half as large as those it speaks of.
+"""
 ROOM = 2.0
 """What starts farther away, or larger, may become so many times as far and as large."""
 LEAST_AREA, LEAST_HEIGHT = 0.3, 0.3

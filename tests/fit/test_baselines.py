@@ -142,7 +142,9 @@ def test_terms_of_the_binding_cost_nothing_until_the_leash_is_run_out(data):
     with torch.no_grad():
         avatar.means[0] = rest.middle[0] + torch.tensor([0.0, 3.0, 0.0]) * rest.size[0]
         avatar.leash[0] = LEASH * rest.size[0]
-    torch.testing.assert_close(BOUND_TERMS["bound_position"](scene), torch.tensor(2.0 / 120))
+    torch.testing.assert_close(
+        BOUND_TERMS["bound_position"](scene), torch.tensor((3 - LEASH) / 120)
+    )
 
 
 def test_children_inherit_the_triangle_and_the_shared_loop_fits_the_baseline(data, tmp_path):

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -118,9 +118,6 @@ def fit_settings(args: argparse.Namespace, track: str, prior: str) -> list[str]:
 
 def plan(args: argparse.Namespace, settings: list[str]) -> dict[tuple[str, int], Job]:
     """All jobs, the most telling first: every variant of a seed before the next seed."""
-    threads = None
-    if args.jobs > 1:
-        threads = max(1, machine()["cores"] // args.jobs)
     jobs = {}
     for seed in args.seeds:
         for variant in args.variants:
@@ -133,7 +130,7 @@ def plan(args: argparse.Namespace, settings: list[str]) -> dict[tuple[str, int],
                 judge_stride=args.judge_stride,
                 novel_stride=args.novel_stride,
                 front=FRONT,
-                threads=threads,
+                at_once=args.jobs,
                 lpips_weights=args.lpips_weights,
             )
     return jobs
@@ -158,8 +155,8 @@ def run_jobs(jobs: list[Job], at_once: int, budget_s: float) -> list[str]:
             if code is not None:
                 del running[out]
                 took = time.perf_counter() - began
-                print(f"{Path(out).name}: {'done' if code == 0 else 'FAILED'}, {took:.0f} s",
-                      flush=True)  # fmt: skip
+                how = "done" if code == 0 else "stopped" if over else "FAILED, see its log.txt"
+                print(f"{Path(out).name}: {how}, {took:.0f} s", flush=True)
                 if code:
                     unfinished.append(Path(out).name)
         if over:
@@ -184,11 +181,12 @@ def start(job: Job) -> subprocess.Popen:
 
 
 def finished(job: Job) -> bool:
-    """Whether the folder holds the result of this very job."""
+    """Whether the folder holds the result of this very job, however many ran beside it."""
     out = Path(job.out)
     if not (out / "result.json").is_file() or not (out / "job.json").is_file():
         return False
-    return json.loads((out / "job.json").read_text()) == json.loads(json.dumps(asdict(job)))
+    found = Job(**json.loads((out / "job.json").read_text()))
+    return replace(found, at_once=job.at_once) == job
 
 
 @torch.no_grad()
@@ -233,8 +231,8 @@ def cost_rows(
     minutes = [s / 60 for s in results.of_full("seconds", "fit")]
     peak = results.of_full("peak_gpu_gb")
     gpu = resolve_device("auto").type == "cuda"
-    steps = results.of_full("steps")
-    note = f"{steps[0] if steps else 0} steps, {args.jobs} fits at once on the card"
+    steps, beside = results.of_full("steps"), results.of_full("at_once")
+    note = f"{max(steps, default=0):.0f} steps, {max(beside, default=0):.0f} fits at once"
     rates: list[float | None] = [None, None]
     if avatar.is_file():
         rates = list(frames_per_second(avatar, args.capture, args.participant, track))

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks._results import machine
 from benchmarks.baselines.judging import (
     Regions,
     Shown,
@@ -60,7 +61,8 @@ class Job:
     """The same of the training sequences."""
     front: str
     """Serial of the camera that the grid shows."""
-    threads: int | None
+    at_once: int
+    """How many jobs share the machine."""
     lpips_weights: str | None
 
 
@@ -79,8 +81,8 @@ def main() -> None:
     """Do the job."""
     job = Job(**json.loads(Path(sys.argv[1]).read_text()))
     flush_denormals()
-    if job.threads:
-        torch.set_num_threads(job.threads)
+    if job.at_once > 1:
+        torch.set_num_threads(max(1, machine()["cores"] // job.at_once))
     out = Path(job.out)
     out.mkdir(parents=True, exist_ok=True)
     variant = VARIANTS[job.variant]
@@ -112,6 +114,7 @@ def main() -> None:
     result = {
         "variant": job.variant,
         "seed": job.seed,
+        "at_once": job.at_once,
         "steps": config.steps,
         "gaussians": len(avatar),
         "seconds": seconds,

@@ -98,14 +98,20 @@ def gain_rows(results: Results) -> list[dict]:
 
 
 def gap_rows(results: Results) -> list[dict]:
-    """How much is lost from training expressions to new ones, with and without regularisers."""
+    """How much is lost from training expressions to new ones, with and without regularisers.
+
+    Of the seeds that have both, so that the two gaps can be compared.
+    """
     rows = []
+    full, free_seeds = (results.found.get(v, {}).keys() for v in ("full", "unregularised"))
+    seeds = (full & free_seeds) or full
     for name, variant in (
         ("generalisation_gap_db", "full"),
         ("generalisation_gap_unregularised_db", "unregularised"),
     ):
         novel = results.values(variant, "novel_view", "face_psnr_db")
         reenacted = results.values(variant, "self_reenactment", "face_psnr_db")
+        novel = {seed: value for seed, value in novel.items() if seed in seeds}
         rows.append(paired(name, novel, reenacted, "dB"))
     regularised, free = (r["value"] for r in rows)
     if regularised is not None and free is not None:

@@ -79,7 +79,7 @@ def test_the_box_holds_the_face_and_some_more(data):
 
 
 def job(folder: Path, name: str) -> Job:
-    return Job(name, 0, [], str(folder / name), 1, 1, "a", None, None)
+    return Job(name, 0, [], str(folder / name), 1, 1, "a", 1, None)
 
 
 def fake_start(script: str):
@@ -99,6 +99,7 @@ def test_jobs_run_once_and_failures_are_told(tmp_path, monkeypatch):
     assert run_jobs(jobs, 2, 60) == [] and all(finished(one) for one in jobs)
     monkeypatch.setattr(bench_quality, "start", fake_start("raise SystemExit(3)"))
     assert run_jobs(jobs, 2, 60) == []
+    assert finished(replace(jobs[0], at_once=5))
     assert not finished(replace(jobs[0], seed=1)), "another job's result does not count"
     assert run_jobs([job(tmp_path, "no_cnn")], 1, 60) == ["no_cnn"]
 

@@ -18,15 +18,18 @@ ROOT = Path(__file__).resolve().parents[1]
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
-def row(name: str, value: float, unit: str, bar: str = "", note: str = "") -> dict:
-    """One measured number; ``holds`` says whether it meets the bar (None without one)."""
+def row(name: str, value: float | None, unit: str, bar: str = "", note: str = "") -> dict:
+    """One measured number; ``holds`` says whether it meets the bar (None without one).
+
+    The value is None where it could not be measured; the note then says why.
+    """
     holds = None
-    if bar:
+    if bar and value is not None:
         sign, limit = bar.split()
         holds = _COMPARISONS[sign](value, float(limit))
     return {
         "id": name,
-        "value": float(f"{value:.4g}"),
+        "value": None if value is None else float(f"{value:.4g}"),
         "unit": unit,
         "bar": bar,
         "holds": holds,
@@ -80,14 +83,27 @@ def print_table(rows: list[dict]) -> None:
     verdicts = {None: "", True: "holds", False: "MISSED"}
     for r in rows:
         bar = f"{r['bar']:>10s} {verdicts[r['holds']]}" if r["bar"] else ""
-        print(
-            f"{r['id']:{wide}s} {r['value']:>10.4g} {r['unit']:6s} {bar:18s} {r['note']}".rstrip()
-        )
+        value = "-" if r["value"] is None else f"{r['value']:.4g}"
+        print(f"{r['id']:{wide}s} {value:>10s} {r['unit']:6s} {bar:18s} {r['note']}".rstrip())
 
 
-def write_results(name: str, protocol: dict, rows: list[dict]) -> Path:
-    """Print the table and write ``results/<name>-<machine>.json``; returns its path."""
+def kept_rows(path: Path, measured: set[str]) -> list[dict]:
+    """The rows of an earlier results file that are not measured now, each with its commit."""
+    if not path.is_file():
+        return []
+    held = json.loads(path.read_text())
+    return [{"commit": held["commit"], **one} for one in held["rows"] if one["id"] not in measured]
+
+
+def write_results(name: str, protocol: dict, rows: list[dict], *, keep: bool = False) -> Path:
+    """Print the table and write ``results/<name>-<machine>.json``; returns its path.
+
+    With ``keep``, rows of that file that are not measured now stay, and say of which commit.
+    """
     where = machine()
+    path = ROOT / "benchmarks" / "results" / f"{name}-{machine_name(where)}.json"
+    if keep:
+        rows = rows + kept_rows(path, {one["id"] for one in rows})
     results = {
         "benchmark": name,
         "commit": _commit(),
@@ -96,7 +112,6 @@ def write_results(name: str, protocol: dict, rows: list[dict]) -> Path:
         "protocol": protocol,
         "rows": rows,
     }
-    path = ROOT / "benchmarks" / "results" / f"{name}-{machine_name(where)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print_table(rows)

@@ -207,7 +207,7 @@ def main() -> None:
         "query": lambda folder, every: query_rows(),
     }
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default=",".join(groups))
+    parser.add_argument("--rows", default=",".join(groups), help="others keep what they had")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--people", type=int, default=20, help="unseen people of prior_*")
     parser.add_argument("--expressions", type=int, default=10, help="of each of them")
@@ -232,7 +232,7 @@ def main() -> None:
         "seed": 0,
         "rows": args.rows,
     }
-    results = write_results("tracking", protocol, rows)
+    results = write_results("tracking", protocol, rows, keep=args.rows != ",".join(groups))
     print(json.dumps([r["id"] for r in rows if r["holds"] is False]) + " missed", results)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks._results import row
 from npga.avatar.forward import ForwardPrior
 from npga.core import MM_PER_UNIT
-from npga.core.device import wait_for
+from npga.core.device import synchronize
 from npga.distill.landmarks import ForwardLandmarks
 from npga.distill.samples import Sampler
 from nphm_tracking import HeadModel
@@ -54,10 +54,10 @@ def landmark_rows(
             lambda c=canonical, p=person, z=z_exp: ForwardLandmarks(forward, model)(c, p, z),
             lambda c=canonical, p=person, z=z_exp, s=start: follow_landmarks(model, s, c, p, z),
         ):
-            wait_for(z_geo.device)
+            synchronize(z_geo.device)
             began = time.perf_counter()
             found.append(ask())
-            wait_for(z_geo.device)
+            synchronize(z_geo.device)
             spent.append(time.perf_counter() - began)
         if number == 0:  # the first person warms caches up and is asked again
             continue

@@ -48,7 +48,7 @@ def test_every_command_composes_and_explains_each_setting(name: str):
     assert all(text for _, _, text in describe(schema))
 
 
-@pytest.mark.parametrize("preset", ["demo", "quick", "standard", "paper"])
+@pytest.mark.parametrize("preset", ["demo", "quick", "standard", "gpu", "paper"])
 def test_every_fit_preset_composes(preset: str):
     from npga.fit.config import FitConfig
 

@@ -12,7 +12,7 @@ Letters: `n` points, `h` hyper coordinates, `k` neighbours.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from npga.avatar.attachment import initial_attachment
@@ -125,15 +125,20 @@ def thin(points: ColoredPoints, count: int, seed: int) -> ColoredPoints:
         size *= 0.8
 
 
-def nearest_rows(
-    points: Float[Tensor, "n 3"], places: Float[Tensor, "m 3"], values: Float[Tensor, "m d"]
-) -> Float[Tensor, "n d"]:
-    """The value of the place nearest to each point."""
+def nearest_places(points: Float[Tensor, "n 3"], places: Float[Tensor, "m 3"]) -> Int[Tensor, " n"]:
+    """Which place is nearest to each point."""
     from sklearn.neighbors import KDTree
 
     tree = KDTree(places.double().numpy())
     index = tree.query(points.double().numpy(), k=1, return_distance=False)[:, 0]
-    return values[torch.from_numpy(index)]
+    return torch.from_numpy(index)
+
+
+def nearest_rows(
+    points: Float[Tensor, "n 3"], places: Float[Tensor, "m 3"], values: Float[Tensor, "m d"]
+) -> Float[Tensor, "n d"]:
+    """The value of the place nearest to each point."""
+    return values[nearest_places(points, places)]
 
 
 def nearest_colors(

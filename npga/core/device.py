@@ -37,8 +37,8 @@ def take_gpu(index: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def wait_for(device: torch.device) -> None:
-    """Return once everything asked of the device is done; for reading a clock."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was asked, so that a clock tells the truth."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -69,3 +69,10 @@ def peak_memory_gb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def peak_gpu_memory_gb(device: torch.device) -> float | None:
+    """The most memory that tensors of this process have taken on a GPU; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.max_memory_allocated(device) / 1e9

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from npga.avatar.forward import ForwardPrior
 from npga.core import MM_PER_UNIT
-from npga.core.device import wait_for
+from npga.core.device import synchronize
 from npga.distill.invert import broyden, restarted
 from npga.distill.samples import Sampler
 from npga.distill.teacher import Region, Teacher, backward
@@ -144,7 +144,7 @@ def compare_with_broyden(
 
 def moment(like: Tensor) -> float:
     """A reading of the clock once everything asked of the tensor's device is done, seconds."""
-    wait_for(like.device)
+    synchronize(like.device)
     return time.perf_counter()
 
 

@@ -21,6 +21,10 @@ from npga.core.cameras import Cameras
 from npga.core.errors import TrackError
 from npga.core.similarity import Similarity
 
+CPU = torch.device("cpu")
+TRIES = 256
+"""Pixels that are tried for the centre of a window."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -55,6 +59,10 @@ class FitSequence:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def pinned(self) -> "FitSequence":
+        """The same, with pictures in memory that a GPU can fetch from while it computes."""
+        return replace(self, images=self.images.pin_memory(), mattes=self.mattes.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -124,43 +132,60 @@ class FitData:
         """Memory of pictures and mattes."""
         return sum(q.images.nbytes + q.mattes.nbytes for q in self.sequences)
 
-    def batch(self, index: int, cameras: list[int] | None = None) -> FitBatch:
-        """Frame `index` of all frames, seen by these cameras (default: all), on the CPU."""
+    def ready_for(self, device: torch.device) -> "FitData":
+        """The same data where batches for that device are made fastest."""
+        if device.type != "cuda":
+            return self
+        return replace(self, sequences=tuple(sequence.pinned() for sequence in self.sequences))
+
+    def batch(
+        self, index: int, cameras: list[int] | None = None, device: torch.device = CPU
+    ) -> FitBatch:
+        """Frame `index` of all frames, seen by these cameras (default: all).
+
+        Bytes travel to the device, and become floats there.
+        """
         s, t = self.places[index]
         sequence = self.sequences[s]
         chosen = list(range(len(sequence.cameras))) if cameras is None else cameras
-        matte = sequence.mattes[t, chosen].float() / 255
-        image = sequence.images[t, chosen].float() / 255
+
+        def fetch(pictures: Tensor) -> Tensor:
+            rows = [pictures[t, c].to(device, non_blocking=True) for c in chosen]
+            return torch.stack(rows).float() / 255
+
+        matte, image = fetch(sequence.mattes), fetch(sequence.images)
         if not (sequence.background_removed and self.background == 1.0):
             image = torch.lerp(torch.full_like(image, self.background), image, matte[..., None])
         return FitBatch(
             sequence=sequence.name,
             frame=sequence.frames[t],
             index=index,
-            z_exp=sequence.z_exp[t],
-            world_from_head=sequence.world_from_head[t],
-            torso=sequence.torso,
-            cameras=sequence.cameras.select(chosen),
+            z_exp=sequence.z_exp[t].to(device),
+            world_from_head=sequence.world_from_head[t].to(device),
+            torso=sequence.torso.to(device),
+            cameras=sequence.cameras.select(chosen).to(device),
             image=image,
             matte=matte,
             window=Window(0, 0, matte.shape[2], matte.shape[1]),
         )
 
-    def at_step(self, step: int, sampling: "Sampling") -> FitBatch:
+    def at_step(self, step: int, sampling: "Sampling", device: torch.device = CPU) -> FitBatch:
         """The batch of a step: epochs are permutations, cameras a random choice without repeats."""
         seed = sampling.seed
         epoch, place = divmod(step, len(self))
         index = int(torch.randperm(len(self), generator=_generator(seed, epoch, 0))[place])
-        count = len(self.sequences[self.places[index][0]].cameras)
+        s, t = self.places[index]
+        mattes = self.sequences[s].mattes[t]
         generator = _generator(seed, step, 1)
-        shuffled = torch.randperm(count, generator=generator).tolist()
-        batch = self.batch(index, shuffled[: sampling.cameras_per_step])
-        return replace(batch, window=random_window(batch.matte, sampling.window, generator))
+        shuffled = torch.randperm(len(mattes), generator=generator).tolist()
+        chosen = shuffled[: sampling.cameras_per_step]
+        window = random_window([mattes[c] for c in chosen], sampling.window, generator)
+        return replace(self.batch(index, chosen, device), window=window)
 
     def stream(self, start: int, sampling: "Sampling", device: torch.device) -> Iterator[FitBatch]:
         """The batches of steps `start`, `start` + 1, ... without end."""
         for step in itertools.count(start):
-            yield self.at_step(step, sampling).to(device)
+            yield self.at_step(step, sampling, device)
 
 
 @dataclass(frozen=True)
@@ -173,16 +198,24 @@ class Sampling:
     seed: int
 
 
-def random_window(matte: Float[Tensor, "c h w"], side: int, generator: torch.Generator) -> Window:
-    """A square window whose centre lies on the matte of the batch, moved inside the picture."""
-    height, width = matte.shape[1:]
+def random_window(
+    mattes: list[UInt8[Tensor, "h w"]], side: int, generator: torch.Generator
+) -> Window:
+    """A square window whose centre lies on a matte of the batch, moved inside the picture.
+
+    Pixels are tried until one is covered; of pictures almost without matte the middle is taken.
+    """
+    height, width = mattes[0].shape
     box_h, box_w = min(side, height), min(side, width)
-    covered = torch.nonzero(matte.amax(0).cpu() > 0.5)
-    if len(covered) == 0:
-        centre = [height // 2, width // 2]
-    else:
-        pick = torch.randint(len(covered), (1,), generator=generator)
-        centre = covered[int(pick)].tolist()
+    tries = torch.rand(TRIES, 2, generator=generator) * torch.tensor([height, width])
+    centre = next(
+        (
+            (row, column)
+            for row, column in tries.long().tolist()
+            if any(int(matte[row, column]) > 127 for matte in mattes)
+        ),
+        (height // 2, width // 2),
+    )
     top = min(max(0, centre[0] - box_h // 2), height - box_h)
     left = min(max(0, centre[1] - box_w // 2), width - box_w)
     return Window(left, top, box_w, box_h)

@@ -60,8 +60,8 @@ class TermWeights:
 class RegionWeights:
     """How much more a pixel's absolute error counts in a region; 0 = no more than elsewhere."""
 
-    mouth: float = knob(0.0, "1 + so much on the mouth")
-    eyes: float = knob(0.0, "1 + so much on the eyes")
+    mouth: float = knob(3.0, "1 + so much on the mouth")
+    eyes: float = knob(15.0, "1 + so much on the eyes")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class FitConfig:
     head_model: str | None = knob(None, "head model file; null = the open prior that ships")
     out: str = knob(MISSING, "folder to make: avatar.safetensors, fit.json, previews")
     overwrite: bool = knob(False, "replace an existing result")
-    preset: str = knob("standard", "quick, standard or paper: see configs/preset")
+    preset: str = knob("standard", "demo, quick, standard, gpu or paper: see configs/preset")
     sequences: list[str] = knob([], "sequences to train on; empty: all but the held-out one")
     held_out_sequence: str = knob("FREE", "never trained on; empty: hold nothing out")
     held_out_cameras: list[str] = knob(

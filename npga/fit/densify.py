@@ -84,6 +84,10 @@ class Densifier:
         value = torch.maximum(weakest, strength)
         top.scatter_(1, place[:, None], value[:, None])
 
+    def score(self) -> Float[Tensor, " n"]:
+        """How much each Gaussian asks for company: the mean of its largest gradients."""
+        return self.state.top_gradients.mean(1)
+
     def due(self, step: int) -> bool:
         """Whether the avatar changes after this step."""
         late = step >= self.config.stop * self.steps
@@ -114,7 +118,7 @@ class Densifier:
         frames = torch.multinomial(chance, count, replacement=True, generator=generator)
         best = torch.zeros_like(self.state.contribution)
         for index in frames.tolist():
-            batch = self._one_camera(index, generator).to(avatar.means.device)
+            batch = self._one_camera(index, generator, avatar.means.device)
             posed = avatar.pose(
                 batch.z_exp, batch.world_from_head, batch.torso, with_features=False
             )
@@ -122,9 +126,10 @@ class Densifier:
         self.state.contribution = torch.maximum(FORGET * self.state.contribution, best)
         self.state.probes += 1
 
-    def _one_camera(self, index: int, generator: torch.Generator) -> FitBatch:
+    def _one_camera(self, index: int, generator: torch.Generator, device: torch.device) -> FitBatch:
         cameras = len(self.data.sequences[self.data.places[index][0]].cameras)
-        return self.data.batch(index, [int(torch.randint(cameras, (1,), generator=generator))])
+        chosen = int(torch.randint(cameras, (1,), generator=generator))
+        return self.data.batch(index, [chosen], device)
 
     def _worth_keeping(self, avatar: Avatar) -> Bool[Tensor, " n"]:
         """Neither faint nor, after two probes, useless; at least 16 always stay."""
@@ -139,8 +144,8 @@ class Densifier:
         return keep
 
     def _to_grow(self, keep: Bool[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
-        """The `count` kept Gaussians with the largest top gradients."""
-        score = self.state.top_gradients.mean(1).masked_fill(~keep, -1.0)
+        """The `count` kept Gaussians with the highest scores."""
+        score = self.score().masked_fill(~keep, -1.0)
         count = min(count, int((score > 0).sum()))
         grown = torch.zeros_like(keep)
         grown[score.topk(count).indices] = True

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 import torch
 
 from npga.avatar import Avatar
-from npga.core.errors import NpgaError
 from npga.fit.batch import FitBatch
 from npga.fit.densify import Densifier
 from npga.fit.poses import PoseCorrections
@@ -31,41 +30,29 @@ def fit(
 ) -> Avatar:
     """Optimise `avatar` and `poses` on `batches` for steps `start`..`steps`; returns the avatar.
 
-    Raises NpgaError naming the term, the step and the frame where a loss is not finite.
+    Raises NpgaError naming the term, the step and the frame where a loss was not finite.
     """
     graph = densifier.graph
-    for step, batch in zip(range(start, steps), batches, strict=False):
-        schedule.apply(optimizer, step)
-        graph.turn = step
-        posed = avatar.decode(
-            batch.z_exp,
-            poses(batch.index, batch.world_from_head),
-            batch.torso,
-            basis=schedule.basis(avatar, step),
-        )
-        rendered = renderer(posed, batch.cameras, batch.window)
-        losses = terms(Scene(rendered, batch, avatar, posed, graph, poses.of(batch.index)))
-        total = torch.stack(list(losses.values())).sum()
-        require_finite(losses, total, step, batch)
-        total.backward()
-        densifier.observe(rendered.raster)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if densifier.act(avatar, optimizer, step):
-            schedule.frozen.drop()
-        log.step(step, losses, gaussians=len(avatar))
+    try:
+        for step, batch in zip(range(start, steps), batches, strict=False):
+            schedule.apply(optimizer, step)
+            graph.turn = step
+            posed = avatar.decode(
+                batch.z_exp,
+                poses(batch.index, batch.world_from_head),
+                batch.torso,
+                basis=schedule.basis(avatar, step),
+            )
+            rendered = renderer(posed, batch.cameras, batch.window)
+            losses = terms(Scene(rendered, batch, avatar, posed, graph, poses.of(batch.index)))
+            torch.stack(list(losses.values())).sum().backward()
+            densifier.observe(rendered.raster)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if densifier.act(avatar, optimizer, step):
+                schedule.frozen.drop()
+            log.step(step, losses, batch, gaussians=len(avatar))
+    except ValueError:
+        log.check()
+        raise
     return avatar
-
-
-def require_finite(
-    losses: dict[str, torch.Tensor], total: torch.Tensor, step: int, batch: FitBatch
-) -> None:
-    """Raise NpgaError that names the terms, the step and the frame, if the loss is not finite."""
-    if bool(torch.isfinite(total)):
-        return
-    bad = [name for name, value in losses.items() if not bool(torch.isfinite(value))]
-    raise NpgaError(
-        f"The loss term {', '.join(bad)} is not finite at step {step}, frame {batch.frame} of "
-        f"{batch.sequence}, cameras {', '.join(batch.cameras.ids)}.",
-        "Lower optim.* rates or look at that frame; the last saved state can be resumed.",
-    )

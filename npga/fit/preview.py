@@ -38,8 +38,8 @@ class Preview:
         tiles, labels = [], []
         for number, index in enumerate(self.frames):
             cameras = len(self.data.sequences[self.data.places[index][0]].cameras)
-            batch = self.data.batch(index, [(number * 5 + 2) % cameras])
-            batch = batch.to(self.renderer.avatar.means.device)
+            device = self.renderer.avatar.means.device
+            batch = self.data.batch(index, [(number * 5 + 2) % cameras], device)
             pose = self.poses(index, batch.world_from_head)
             posed = self.renderer.avatar.decode(batch.z_exp, pose, batch.torso)
             rendered = self.renderer(posed, batch.cameras)

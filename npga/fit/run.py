@@ -10,7 +10,13 @@ import torch
 
 from npga.avatar import Avatar, save_avatar
 from npga.core.config import as_plain
-from npga.core.device import peak_memory_gb, resolve_device, seed_everything
+from npga.core.device import (
+    peak_gpu_memory_gb,
+    peak_memory_gb,
+    resolve_device,
+    seed_everything,
+    synchronize,
+)
 from npga.core.lpips import load_lpips
 from npga.core.output import output_dir
 from npga.core.progress import say
@@ -74,10 +80,13 @@ def run(config: FitConfig) -> None:
     with output_dir(
         config.out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
     ) as folder:
-        data = load_training(config, inputs.capture, inputs.track, split)
+        data = load_training(config, inputs.capture, inputs.track, split).ready_for(device)
         seed_everything(config.seed)
         prior_checksum = checksum(inputs.prior.state_dict())
-        session = open_session(config, inputs, data, device)
+        avatar = start_avatar(
+            config, inputs.capture, inputs.track, inputs.model, inputs.prior, data
+        )
+        session = open_session(config, avatar, data, build_terms(config, inputs, device), device)
         start = load_state(
             folder, session.avatar, session.poses, session.optimizer, session.densifier
         )
@@ -98,14 +107,18 @@ def run(config: FitConfig) -> None:
     )
 
 
-def open_session(config: FitConfig, inputs: Inputs, data: FitData, device: torch.device) -> Session:
-    """Avatar, optimiser and the rest at step 0."""
-    avatar = start_avatar(
-        config, inputs.capture, inputs.track, inputs.model, inputs.prior, data
-    ).to(device)
+def open_session(
+    config: FitConfig,
+    avatar: Avatar,
+    data: FitData,
+    terms: Terms,
+    device: torch.device,
+    density: type[Densifier] = Densifier,
+) -> Session:
+    """Everything at step 0, for an avatar as it starts; `density` is the rule of its growth."""
+    avatar = avatar.to(device)
     poses = PoseCorrections(len(data), config.refine_poses).to(device)
-    terms = build_terms(config, inputs, device)
-    densifier = Densifier(
+    densifier = density(
         config=config.densify,
         data=data,
         graph=CanonicalGraph(avatar.means),
@@ -173,12 +186,14 @@ def estimate(session: Session, config: FitConfig, start: int) -> str:
     seconds = []
     basis = avatar.prior_basis()
     for number in range(WARM_UP + 1):
+        synchronize(session.device)
         began = time.perf_counter()
-        batch = session.data.at_step(number, session.sampling).to(session.device)
+        batch = session.data.at_step(number, session.sampling, session.device)
         posed = avatar.decode(batch.z_exp, batch.world_from_head, batch.torso, basis=basis)
         rendered = renderer(posed, batch.cameras, batch.window)
         scene = Scene(rendered, batch, avatar, posed, session.densifier.graph, None)
         torch.stack(list(session.terms(scene).values())).sum().backward()
+        synchronize(session.device)
         seconds.append(time.perf_counter() - began)
     step = sum(seconds[1:]) / WARM_UP
     growth = (1 + config.max_gaussians / len(avatar)) / 2
@@ -200,4 +215,5 @@ def _summary(config: FitConfig, session: Session, split: Split, began: float) ->
         "density_changes": [list(change) for change in session.densifier.changes],
         "seconds": round(time.perf_counter() - began, 1),
         "peak_memory_gb": round(peak_memory_gb(), 2),
+        "peak_gpu_memory_gb": peak_gpu_memory_gb(session.device),
     }

@@ -25,7 +25,7 @@ def build_optimizer(
 ) -> torch.optim.Adam:
     """Adam over rows, networks and pose corrections; group["name"] says which is which."""
     groups: list[dict[str, object]] = []
-    for name in Avatar.ROWS:
+    for name in avatar.ROWS:
         groups.append({"name": name, "params": [getattr(avatar, name)]})
     for name in NETWORKS:
         module: nn.Module = getattr(avatar, name)
@@ -64,6 +64,8 @@ class Schedule:
     config: OptimConfig
     steps: int
     prior_mode: PriorMode
+    finetune_from: float = FINETUNE_FROM
+    """Share of the steps after which F learns, where it does."""
     frozen: FrozenBasis = field(default_factory=FrozenBasis)
 
     def basis(self, avatar: Avatar, step: int) -> Float[Tensor, "n 3 r"] | None:
@@ -72,7 +74,7 @@ class Schedule:
 
     def prior_learns(self, step: int) -> bool:
         """Whether F is trained at this step."""
-        return self.prior_mode is PriorMode.finetune and step >= FINETUNE_FROM * self.steps
+        return self.prior_mode is PriorMode.finetune and step >= self.finetune_from * self.steps
 
     def rate(self, name: str, step: int) -> float:
         """The learning rate of a group."""

@@ -24,10 +24,10 @@ def rearrange(
     """Make row i of the avatar a copy of its old row source[i].
 
     Adam's moments are copied along and set to 0 where `fresh`. The optimiser must hold every
-    parameter of `Avatar.ROWS` in a group of its own.
+    parameter of `ROWS` in a group of its own.
     """
     groups = {id(group["params"][0]): group for group in optimizer.param_groups}
-    for name in Avatar.ROWS:
+    for name in avatar.ROWS:
         old = getattr(avatar, name)
         new = nn.Parameter(old.detach()[source].clone(), requires_grad=old.requires_grad)
         state = optimizer.state.pop(old, {})
@@ -40,5 +40,5 @@ def rearrange(
             optimizer.state[new] = state
         groups[id(old)]["params"] = [new]
         setattr(avatar, name, new)
-    for name in Avatar.CONSTANT_ROWS:
+    for name in avatar.CONSTANT_ROWS:
         setattr(avatar, name, getattr(avatar, name)[source].clone())

@@ -7,6 +7,7 @@ motion); weights, matte, scale and pose terms, and more weight on mouth and eyes
 Letters: `c` cameras, `h w` pixels, `n` Gaussians, `k` neighbours.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -102,8 +103,8 @@ def scale(scene: Scene) -> Tensor:
     """Log-scales above the largest allowed, and Gaussians that are needles."""
     logs = scene.avatar.log_scales
     ordered = logs.sort(dim=-1).values
-    too_large = (ordered[:, 2] - torch.tensor(LARGEST).log()).clamp(min=0)
-    needle = (ordered[:, 2] - ordered[:, 1] - torch.tensor(THINNEST).log()).clamp(min=0)
+    too_large = (ordered[:, 2] - math.log(LARGEST)).clamp(min=0)
+    needle = (ordered[:, 2] - ordered[:, 1] - math.log(THINNEST)).clamp(min=0)
     return (too_large.square() + needle.square()).mean()
 
 
@@ -114,7 +115,9 @@ def small_poses(scene: Scene) -> Tensor:
     return scene.pose_correction.square().mean()
 
 
-TERMS: dict[str, Callable[[Scene], Tensor]] = {
+Term = Callable[[Scene], Tensor]
+
+TERMS: dict[str, Term] = {
     "l1": raw_l1,
     "ssim": raw_ssim,
     "refined_l1": refined_l1,
@@ -139,12 +142,16 @@ class Terms:
         weights: dict[str, float],
         pixel_weights: PixelWeights | None = None,
         perceptual: Lpips | None = None,
+        known: dict[str, Term] = TERMS,
     ) -> None:
-        """Raises ConfigError for a term that does not exist, a negative weight, no LPIPS net."""
+        """`known` holds what `weights` may name.
+
+        Raises ConfigError for a term that does not exist, a negative weight, no LPIPS net.
+        """
         for name, weight in weights.items():
-            if name not in TERMS:
+            if name not in known:
                 raise ConfigError(
-                    f"There is no loss term {name!r}.", f"Terms are {', '.join(TERMS)}."
+                    f"There is no loss term {name!r}.", f"Terms are {', '.join(known)}."
                 )
             if weight < 0:
                 raise ConfigError(
@@ -156,6 +163,7 @@ class Terms:
                 f"terms.lpips={self.weights['lpips']} needs an LPIPS network, but none was given.",
                 "Give its weights with lpips_weights=..., or terms.lpips=0.",
             )
+        self.known = known
         self.pixel_weights = pixel_weights
         self.perceptual = perceptual
 
@@ -169,4 +177,4 @@ class Terms:
         if self.pixel_weights is not None:
             scene = replace(scene, pixel_weight=self.pixel_weights(scene.batch, scene.avatar))
         scene = replace(scene, perceptual=self.perceptual)
-        return {name: weight * TERMS[name](scene) for name, weight in self.weights.items()}
+        return {name: weight * self.known[name](scene) for name, weight in self.weights.items()}

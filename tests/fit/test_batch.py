@@ -41,16 +41,16 @@ def test_the_truth_stands_on_the_background(data):
 
 
 def test_windows_lie_inside_and_on_the_matte():
-    matte = torch.zeros(1, 30, 20)
-    matte[0, 25:, 15:] = 1
+    matte = torch.zeros(30, 20, dtype=torch.uint8)
+    matte[25:, 15:] = 255
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        window = random_window(matte, 8, generator)
+        window = random_window([torch.zeros_like(matte), matte], 8, generator)
         assert (window.width, window.height) == (8, 8)
         assert 0 <= window.left <= 12 and 0 <= window.top <= 22
-        assert window.of(matte).any()
-    assert random_window(matte, 64, generator) == Window(0, 0, 20, 30)
-    assert random_window(torch.zeros(1, 30, 20), 8, generator) == Window(6, 11, 8, 8)
+        assert window.of(matte[None]).any()
+    assert random_window([matte], 64, generator) == Window(0, 0, 20, 30)
+    assert random_window([torch.zeros_like(matte)], 8, generator) == Window(6, 11, 8, 8)
 
 
 def test_no_frame_at_all_is_refused():

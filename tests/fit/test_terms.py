@@ -12,7 +12,8 @@ from npga.core.graph import laplacian_energy
 from npga.core.lpips import Lpips
 from npga.fit.batch import Sampling
 from npga.fit.graph import SHARE, CanonicalGraph
-from npga.fit.loop import require_finite
+from npga.fit.loop import fit
+from npga.fit.runlog import RunLog, StepLosses, require_finite
 from npga.fit.terms import LARGEST, TERMS, THINNEST, Scene, Terms
 
 
@@ -106,6 +107,33 @@ def test_the_shares_of_the_laplacian_average_to_the_whole():
 
 def test_a_loss_that_is_not_finite_names_term_step_and_frame(data):
     batch = data.batch(5, [1])
-    losses = {"l1": torch.tensor(1.0), "ssim": torch.tensor(float("nan"))}
+    good = {"l1": torch.tensor(1.0), "ssim": torch.tensor(2.0)}
+    bad = good | {"ssim": torch.tensor(float("nan"))}
+    steps = [StepLosses.of(8, good, batch), StepLosses.of(9, bad, batch)]
+    torch.testing.assert_close(require_finite(steps[:1]), torch.tensor([[1.0, 2.0]]))
     with pytest.raises(NpgaError, match=r"ssim is not finite at step 9, frame 1 of EXP-2, cam"):
-        require_finite(losses, sum(losses.values()), 9, batch)
+        require_finite(steps)
+
+
+def test_nothing_is_saved_after_a_loss_that_is_not_finite(data, tmp_path):
+    batch = data.batch(0, [1])
+    saved = []
+    log = RunLog(tmp_path, 20, hooks=((8, saved.append),))
+    for step in range(7):
+        value = torch.tensor(float("inf") if step == 3 else 1.0)
+        log.step(step, {"l1": value}, batch, gaussians=1)
+    with pytest.raises(NpgaError, match=r"l1 is not finite at step 3"):
+        log.step(7, {"l1": torch.tensor(1.0)}, batch, gaussians=1)
+    assert saved == []
+
+
+def test_a_poisoned_avatar_is_told_by_the_step_that_did_it(data, tmp_path):
+    session = tiny_session(data)
+    session.terms.known = TERMS | {
+        "l1": lambda scene: scene.posed.gaussians.means.sum() * torch.nan
+    }
+    batches = data.stream(0, session.sampling, session.device)
+    with pytest.raises(NpgaError, match=r"l1 is not finite at step 0"):
+        fit(session.avatar, session.poses, batches, session.renderer, session.terms,
+            session.densifier, session.optimizer, session.schedule,
+            RunLog(tmp_path, 20), steps=20)  # fmt: skip

@@ -1,0 +1,83 @@
+"""Every variant that `bench_quality` fits, told by how it differs from the full avatar."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from benchmarks.baselines.default_density import DefaultDensity
+from benchmarks.baselines.mesh_bound import BOUND_TERMS, BOUND_WEIGHTS, MeshBound
+from npga.avatar import ForwardPrior
+from npga.core.device import seed_everything
+from npga.fit.batch import FitData
+from npga.fit.config import FitConfig
+from npga.fit.densify import Densifier
+from npga.fit.run import Session, build_terms, open_session
+from npga.fit.setup import Inputs, canonical_surface, start_avatar
+from npga.fit.terms import TERMS, Terms
+
+NO_FEATURES = ("network.features=0", "network.screen_features=0")
+NO_LAPLACIAN = ("terms.smooth_features=0", "terms.smooth_dynamics=0")
+NO_CNN = ("terms.refined_l1=0", "terms.refined_ssim=0")
+NO_MOTION_COST = ("terms.small_motion=0",)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How one fit differs from the full avatar's."""
+
+    settings: tuple[str, ...] = ()
+    """Of `npga fit`."""
+    bound: bool = False
+    """A mesh carries the Gaussians."""
+    random_prior: bool = False
+    """F starts random and learns from the first step."""
+    density: type[Densifier] = Densifier
+
+
+VARIANTS = {
+    "full": Variant(),
+    "mesh_bound": Variant((*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN, *NO_MOTION_COST), bound=True),
+    "vanilla": Variant((*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN)),
+    "no_features": Variant(NO_FEATURES),
+    "no_laplacian": Variant(NO_LAPLACIAN),
+    "no_cnn": Variant(NO_CNN),
+    "no_prior": Variant(("prior_mode=finetune", "optim.prior=0.001"), random_prior=True),
+    "default_density": Variant(density=DefaultDensity),
+    "unregularised": Variant((*NO_LAPLACIAN, *NO_MOTION_COST)),
+    "mesh_bound_detail": Variant(bound=True),
+}
+"""In the order of their worth; the last only on request: mesh_bound with G and the CNN on top."""
+ABLATIONS = ("no_features", "no_laplacian", "no_cnn", "no_prior", "default_density")
+STANDARD = tuple(name for name in VARIANTS if name != "mesh_bound_detail")
+
+
+def random_like(prior: ForwardPrior) -> ForwardPrior:
+    """F as it was before distillation: random weights, the same size and the same units."""
+    fresh = ForwardPrior(**prior.sizes, head_model_checksum=prior.head_model_checksum)
+    for name, value in prior.named_buffers():
+        fresh.get_buffer(name).copy_(value)
+    return fresh
+
+
+def open_variant(
+    variant: Variant, config: FitConfig, inputs: Inputs, data: FitData, device: torch.device
+) -> Session:
+    """The variant at step 0; `config` holds its settings already."""
+    seed_everything(config.seed)
+    prior = random_like(inputs.prior) if variant.random_prior else inputs.prior
+    avatar = start_avatar(config, inputs.capture, inputs.track, inputs.model, prior, data)
+    terms = build_terms(config, inputs, device)
+    if variant.bound:
+        neutral = inputs.model.neutral_codes().z_exp.float()
+        surface, omega = canonical_surface(inputs.model, inputs.track, neutral)
+        avatar = MeshBound(avatar, surface, omega, detail=terms.refines)
+        terms = Terms(
+            terms.weights | BOUND_WEIGHTS,
+            terms.pixel_weights,
+            terms.perceptual,
+            TERMS | BOUND_TERMS,
+        )
+    session = open_session(config, avatar, data, terms, device, variant.density)
+    if variant.random_prior:
+        session = replace(session, schedule=replace(session.schedule, finetune_from=0.0))
+    return session

@@ -1,0 +1,204 @@
+"""One variant of ``bench_quality``: fit, judge, write ``result.json``; run in a process of its own.
+
+python benchmarks/quality_job.py <job.json>
+"""
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from benchmarks._results import machine
+from benchmarks.baselines.judging import (
+    Regions,
+    Shown,
+    chosen_frames,
+    draw,
+    face_box,
+    judge,
+    regions_of,
+)
+from benchmarks.baselines.variants import VARIANTS, open_variant
+from npga.avatar import save_avatar
+from npga.avatar.avatar import AvatarSizes
+from npga.avatar.store import blank_avatar
+from npga.core.config import compose_config
+from npga.core.device import (
+    flush_denormals,
+    peak_gpu_memory_gb,
+    peak_memory_gb,
+    resolve_device,
+    synchronize,
+)
+from npga.core.errors import CheckpointError
+from npga.core.images import to_uint8, write_image
+from npga.core.lpips import Lpips, load_lpips
+from npga.core.store import checksum, write_json
+from npga.fit.batch import FitData
+from npga.fit.config import FitConfig
+from npga.fit.regions import face_regions
+from npga.fit.run import AVATAR_FILE, Session, train
+from npga.fit.setup import Inputs, Split, load_inputs, load_sequence, load_training, split_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does."""
+
+    variant: str
+    seed: int
+    settings: list[str]
+    """Of ``npga fit``, those of the variant left out."""
+    out: str
+    judge_stride: int
+    """Every so many-th tracked frame of the held-out sequence."""
+    novel_stride: int
+    """The same of the training sequences."""
+    front: str
+    """Serial of the camera that the grid shows."""
+    at_once: int
+    """How many jobs share the machine."""
+    lpips_weights: str | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a fitted variant is asked, and with what it is looked at."""
+
+    regions: Regions
+    lpips: Lpips | None
+    novel_view: FitData
+    self_reenactment: FitData
+    shown: list[Shown]
+
+
+def main() -> None:
+    """Do the job."""
+    job = Job(**json.loads(Path(sys.argv[1]).read_text()))
+    flush_denormals()
+    if job.at_once > 1:
+        torch.set_num_threads(max(1, machine()["cores"] // job.at_once))
+    out = Path(job.out)
+    out.mkdir(parents=True, exist_ok=True)
+    variant = VARIANTS[job.variant]
+    config = compose_config(FitConfig, "fit", [*job.settings, *variant.settings])
+    inputs = load_inputs(config)
+    split = split_of(
+        inputs.capture,
+        inputs.track,
+        config.sequences,
+        config.held_out_sequence,
+        config.held_out_cameras,
+    )
+    device = resolve_device(config.device)
+    judged = questions(job, config, inputs, split)
+    began = time.perf_counter()
+    data = load_training(config, inputs.capture, inputs.track, split).ready_for(device)
+    prior_checksum = checksum(inputs.prior.state_dict())
+    session = open_variant(variant, config, inputs, data, device)
+    opened = time.perf_counter()
+    train(session, config, out, 0)
+    synchronize(device)
+    seconds = {"open": opened - began, "fit": time.perf_counter() - opened}
+    avatar = session.avatar.eval()
+    if job.variant == "full":
+        participant = inputs.capture.participant
+        save_avatar(
+            out / AVATAR_FILE, avatar, prior_checksum=prior_checksum, participant=participant
+        )
+    result = {
+        "variant": job.variant,
+        "seed": job.seed,
+        "at_once": job.at_once,
+        "steps": config.steps,
+        "gaussians": len(avatar),
+        "seconds": seconds,
+        "peak_gpu_gb": peak_gpu_memory_gb(device),
+        "peak_gb": peak_memory_gb(),
+        "scores": scores(judged, session),
+        "shown": [asdict(shown) for shown in judged.shown],
+        "lpips": judged.lpips is not None,
+    }
+    write_tiles(out, judged, session)
+    write_json(out / "result.json", result)
+
+
+def questions(job: Job, config: FitConfig, inputs: Inputs, split: Split) -> Judged:
+    """Held-out pictures, regions and LPIPS; made before the fit, so that what is missing is told.
+
+    Regions come from the tracked head and the distilled F, the same for every variant.
+    """
+    cameras = split.held_out_cameras or split.training_cameras
+
+    def load(names: tuple[str, ...], stride: int) -> FitData:
+        return FitData(
+            tuple(
+                load_sequence(
+                    inputs.capture,
+                    inputs.track,
+                    name,
+                    cameras,
+                    stride=stride,
+                    width=config.width,
+                    height=config.height,
+                    cache_dir=config.cache_dir,
+                )
+                for name in names
+            )
+        )
+
+    owner = blank_avatar(1, AvatarSizes(), inputs.prior)
+    owner.identity.copy_(inputs.model.compress(inputs.track.z_geo.float()))
+    faces = face_regions(inputs.model, inputs.track.z_geo.float())
+    try:
+        lpips = load_lpips("alex", job.lpips_weights).to(resolve_device(config.device))
+    except CheckpointError:
+        lpips = None
+    assert split.held_out_sequence is not None
+    reenacted = load((split.held_out_sequence,), job.judge_stride)
+    return Judged(
+        regions=regions_of(faces, owner),
+        lpips=lpips,
+        novel_view=load(split.training_sequences, job.novel_stride),
+        self_reenactment=reenacted,
+        shown=chosen_frames(reenacted, faces, owner, job.front),
+    )
+
+
+def scores(judged: Judged, session: Session) -> dict[str, dict[str, float]]:
+    """{question: {metric: mean}}; ``frozen`` is self-reenactment by the mean expression."""
+
+    def ask(data: FitData, still: bool = False) -> dict[str, float]:
+        return judge(session.renderer, data, judged.regions, judged.lpips, still)
+
+    return {
+        "novel_view": ask(judged.novel_view),
+        "self_reenactment": ask(judged.self_reenactment),
+        "frozen": ask(judged.self_reenactment, still=True),
+    }
+
+
+@torch.no_grad()
+def write_tiles(out: Path, judged: Judged, session: Session) -> None:
+    """``tile_<n>_{truth,drawn,frozen}.png`` around the face."""
+    device = session.device
+    for number, shown in enumerate(judged.shown):
+        batch = judged.self_reenactment.batch(shown.index, [shown.camera], device)
+        rows, columns = face_box(judged.regions(batch), 0)
+        pictures = {
+            "truth": batch.image,
+            "drawn": draw(session.renderer, batch),
+            "frozen": draw(session.renderer, batch, still=True),
+        }
+        for name, picture in pictures.items():
+            tile = to_uint8(picture[0, rows, columns])
+            write_image(out / f"tile_{number}_{name}.png", tile)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,8 +5,8 @@
 Fits every variant of ``benchmarks/baselines/variants.py`` with the same raster, data and steps, and
 judges it from held-out cameras on training expressions (novel view) and on the held-out sequence
 (self-reenactment). Every fit runs in a process of its own, ``--jobs`` at once; what is finished in
-``--out`` with the same settings is not done again, so an interrupted run goes on. Track and prior
-are made where they are not given. Writes ``results/quality-<machine>.json`` and a picture grid.
+``--out`` with the same settings is not done again, so an interrupted run goes on. The track
+is made where it is not given. Writes ``results/quality-<machine>.json`` and a picture grid.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
     add("--capture", default="../shared/captures/nersemble_like")
     add("--participant", default="031")
     add("--track", help="file or folder; made with npga track where not given")
-    add("--prior", help="file or folder; made with npga distill where not given")
+    add("--prior", help="file or folder; the F that ships where not given")
     add("--preset", help="of npga fit; gpu on a CUDA machine, else standard")
     add("--width", type=int)
     add("--height", type=int)
@@ -77,29 +77,24 @@ def npga(*words: str) -> float:
     return time.perf_counter() - began
 
 
-def inputs(args: argparse.Namespace) -> tuple[str, str]:
-    """Paths of track and prior, made where they are not given."""
+def tracked(args: argparse.Namespace) -> str:
+    """The path of the track, made where it is not given."""
     person = [f"capture={args.capture}", f"participant={args.participant}"]
-    track, prior = args.track, args.prior
+    track = args.track
     if track is None:
         track = str(args.out / "track")
         if not Path(track).exists():
             npga("track", *person, f"every={args.every}", f"out={track}")
-    if prior is None:
-        prior = str(args.out / "distill")
-        if not Path(prior).exists():
-            npga("distill", f"tracks=[{track}]", f"out={prior}")
-    return track, prior
+    return track
 
 
-def fit_settings(args: argparse.Namespace, track: str, prior: str) -> list[str]:
+def fit_settings(args: argparse.Namespace, track: str) -> list[str]:
     """What all variants share."""
     gpu = resolve_device("auto").type == "cuda"
     words = [
         f"capture={args.capture}",
         f"participant={args.participant}",
         f"track={track}",
-        f"prior={prior}",
         f"preset={args.preset or ('gpu' if gpu else 'standard')}",
         "held_out_cameras=[" + ",".join(HELD_OUT) + "]",
         f"frame_stride={args.frame_stride}",
@@ -111,6 +106,8 @@ def fit_settings(args: argparse.Namespace, track: str, prior: str) -> list[str]:
     words.append(f"height={args.height or size[1]}")
     if args.steps or not gpu:
         words.append(f"steps={args.steps or 1200}")
+    if args.prior:
+        words.append(f"prior={args.prior}")
     if args.sequences:
         words.append("sequences=[" + ",".join(args.sequences) + "]")
     return [*words, *args.set]
@@ -271,8 +268,8 @@ def main() -> None:
     flush_denormals()
     budget_s = 60 * args.budget if args.budget else float("inf")
     began = time.perf_counter()
-    track, prior = inputs(args)
-    settings = fit_settings(args, track, prior)
+    track = tracked(args)
+    settings = fit_settings(args, track)
     jobs = plan(args, settings)
     spent = time.perf_counter() - began
     unfinished = run_jobs(list(jobs.values()), args.jobs, budget_s - spent)

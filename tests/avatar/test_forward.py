@@ -1,10 +1,14 @@
 """F: the split network against plain concatenation, its Jacobian, its file."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from npga.avatar.forward import (
     ForwardPrior,
+    SplitLinear,
     combine,
     load_prior,
     positional_encoding,
@@ -123,3 +127,43 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     save_prior(tmp_path / "prior.safetensors", prior, "aa")
     with pytest.raises(CheckpointError, match="sizes ask for"):
         load_prior(tmp_path / "prior.safetensors")
+
+
+COMPILE = """
+import torch
+from npga.avatar.forward import ForwardPrior
+
+torch.manual_seed(0)
+prior = ForwardPrior(4, 3, width=8, depth=3, bands=2, rank=5)
+compiled = torch.compile(prior, backend="eager", fullgraph=True)
+for codes in (1, 3):
+    asked = [torch.rand(codes, *size) for size in ((6, 3), (6, 2), (4,), (3,))]
+    plain = prior(*asked)
+    torch.testing.assert_close(compiled(*asked), plain)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*asked), plain)
+print("one graph")
+"""
+
+
+def test_f_compiles_to_one_graph():
+    """No Python is left between its operations; in a process without the tests' type checks."""
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
+    assert done.stdout == "one graph\n", done.stderr
+
+
+def test_layers_joined_in_one_pass_equal_the_plain_sum():
+    """Values and gradients of `before` against layer(h) added afterwards, alone and in a batch."""
+    torch.manual_seed(0)
+    layer, split = torch.nn.Linear(5, 5), SplitLinear(3, 2, 5)
+    for codes in (1, 3):
+        h, points = torch.rand(codes, 7, 5), torch.rand(codes, 7, 3)
+        condition = torch.rand(codes, 2)
+        joined = split(points, condition, (h, layer))
+        plain = split(points, condition) + layer(h)
+        torch.testing.assert_close(joined, plain)
+        wanted = [layer.weight, layer.bias, split.point, split.condition, split.bias]
+        fast = torch.autograd.grad(joined.square().sum(), wanted)
+        slow = torch.autograd.grad(plain.square().sum(), wanted)
+        for one, other in zip(fast, slow, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -228,6 +228,7 @@ def test_every_variant_takes_some_steps(capture, name, tmp_path, monkeypatch):  
              ("capture", "track", "prior", "out", "cache_dir", "width", "height", "steps",
               "initial_gaussians", "max_gaussians", "window", "seed")]  # fmt: skip
     words += ["held_out_cameras=[c]", "network.features=6", "densify.start=4", "densify.every=5"]
+    words += ["regions.mouth=0", "regions.eyes=0"]  # a ball has no face
     config = compose_config(FitConfig, "fit", [*words, *variant.settings])
     inputs = load_inputs(config)
     split = split_of(inputs.capture, inputs.track, [], "FREE", ["c"])

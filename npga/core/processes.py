@@ -78,5 +78,6 @@ def processes(device: str) -> Iterator[Processes]:
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), chosen)
+        distributed.barrier()  # who leaves while another still talks to it is aborted
     finally:
         distributed.destroy_process_group()

@@ -153,12 +153,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="0 judges the F that ships")
     parser.add_argument("--ablation-steps", type=int, default=4000, help="0 leaves them out")
     parser.add_argument("--head-model", default=None)
+    parser.add_argument("--points", type=int, default=8000, help="a code, of Broyden's")
     args = parser.parse_args()
     flush_denormals()
     config = compose_config(
         DistillConfig,
         "distill",
-        ["out=unused", "judge_people=8", "judge_codes=48", "judge_points=8000"],
+        ["out=unused", "judge_people=8", "judge_codes=48", f"judge_points={args.points}"],
     )
     model = load_head_model(args.head_model).to(resolve_device("auto"))
     mesh = people.average_surface(model, config.surface_resolution)
@@ -191,6 +192,7 @@ def main() -> None:
         "expressions": f"{config.judge_codes} random draws, not trained on",
         "points": f"{JUDGED_POINTS} per person, uniform by area on the neutral surface",
         "broyden": "start at the canonical point, 30 iterations, 12.5 micrometres",
+        "points_a_call": args.points,
         "threads": torch.get_num_threads(),
         "seed": config.seed,
     }

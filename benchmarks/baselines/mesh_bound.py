@@ -26,7 +26,6 @@ from npga.avatar.attachment import blend_poses, initial_attachment
 from npga.avatar.detail import Residuals
 from npga.avatar.forward import combine
 from npga.avatar.initial import nearest_places
-from npga.core.gaussians import Gaussians
 from npga.core.mesh import Mesh
 from npga.core.rotations import quat_from_matrix, quat_multiply
 from npga.core.similarity import Similarity
@@ -163,14 +162,7 @@ class MeshBound(Avatar):
             world_from_head,
             self.torso(world_from_head, world_from_torso),
         )
-        drawn = self.features[:, : self.sizes.screen_features]
-        gaussians = Gaussians(
-            means=means,
-            quats=quats,
-            log_scales=log_scales,
-            logit_opacities=self.logit_opacities + residuals.logit_opacity,
-            colors=torch.cat([self.colors + residuals.color, drawn], dim=-1),
-        )
+        gaussians = self.drawn(means, quats, log_scales, residuals)
         return Posed(gaussians, x_head - self.means - residuals.centre, residuals)
 
     def _residuals(

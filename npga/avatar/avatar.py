@@ -249,15 +249,21 @@ class Avatar(nn.Module):
             world_from_head,
             self.torso(world_from_head, world_from_torso),
         )
-        drawn = self.features[:, : self.sizes.screen_features]
-        gaussians = Gaussians(
+        gaussians = self.drawn(means, quats, log_scales, residuals)
+        return Posed(gaussians, offset, residuals)
+
+    def drawn(
+        self, means: Tensor, quats: Tensor, log_scales: Tensor, residuals: Residuals
+    ) -> Gaussians:
+        """Gaussians placed in the world, with the opacities and channels that are drawn."""
+        features = self.features[:, : self.sizes.screen_features]
+        return Gaussians(
             means=means,
             quats=quats,
             log_scales=log_scales,
             logit_opacities=self.logit_opacities + residuals.logit_opacity,
-            colors=torch.cat([self.colors + residuals.color, drawn], dim=-1),
+            colors=torch.cat([self.colors + residuals.color, features], dim=-1),
         )
-        return Posed(gaussians, offset, residuals)
 
     def pose(
         self,

@@ -221,19 +221,21 @@ class ForwardPrior(nn.Module):
         self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "#b i"]
     ) -> Float[Tensor, "b r"]:
         """What an expression asks of the basis."""
+        condition = self._condition(z_exp, identity)
+        return self.linear(condition) + self.curved(condition)
+
+    def _condition(self, z_exp: Tensor, identity: Tensor) -> Tensor:
+        """Code and identity, standardised, side by side."""
         expression = (z_exp - self.expression_mean) / self.expression_scale
         person = (identity - self.identity_mean) / self.identity_scale
-        condition = torch.cat([expression, person.expand(len(expression), -1)], dim=-1)
-        return self.linear(condition) + self.curved(condition)
+        return torch.cat([expression, person.expand(len(expression), -1)], dim=-1)
 
     @torch.no_grad()
     def coefficient_slopes(
         self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "#b i"]
     ) -> Float[Tensor, "b r e"]:
         """d coefficients / d z_exp in closed form (the twin is torch.func.jacrev); no gradient."""
-        expression = (z_exp - self.expression_mean) / self.expression_scale
-        person = (identity - self.identity_mean) / self.identity_scale
-        condition = torch.cat([expression, person.expand(len(expression), -1)], dim=-1)
+        condition = self._condition(z_exp, identity)
         inner, outer = (layer for layer in self.curved if isinstance(layer, nn.Linear))
         asked = inner(condition)
         share = asked.sigmoid()

@@ -127,7 +127,7 @@ def compare_with_broyden(
         began = moment(x)
         found = broyden(field, x[0])
         middle = moment(x)
-        posed = x + forward(x, omega, code.z_exp, code.identity)
+        posed = forward.posed(x, omega, code.z_exp, code.identity)
         fast += moment(x) - middle
         slow += middle - began
         total += x.shape[1]

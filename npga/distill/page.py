@@ -157,7 +157,7 @@ def _quantile(values: Tensor, share: float) -> Tensor:
 def _views(stage: Stage, code: HeldOutCode, found: Found) -> ImageArray:
     asked = (code.x, code.omega, code.z_exp, code.identity)
     with torch.no_grad():
-        posed = (code.x + stage.forward(*asked))[0].cpu()
+        posed = stage.forward.posed(*asked)[0].cpu()
     views = residual_views(Mesh(posed, stage.mesh.faces.cpu()), found.residual_mm.cpu())
     return contact_sheet(views, len(views))
 

@@ -255,7 +255,7 @@ def sheet(mesh: Mesh, sampler: Sampler, forward: ForwardPrior, seed: int) -> Ima
     for z_exp in codes:
         code = held_out_code(sampler, 0, z_exp)
         asked = (code.x, code.omega, code.z_exp, code.identity)
-        posed.append((code.x + forward(*asked))[0].cpu())
+        posed.append(forward.posed(*asked)[0].cpu())
         residuals.append(examine(forward, sampler.teacher, code).residual_mm.cpu())
     titles = ["at rest"] + [f"expression {n}" for n in range(1, len(codes))]
     return residual_sheet(mesh.faces.cpu(), posed, residuals, titles)

@@ -126,7 +126,7 @@ def carried(
 ) -> Float[Tensor, "k m 3"]:
     """Roughly where canonical points go: by F if there is one, else by damped fixed-point steps."""
     if forward is not None:
-        return x + forward(x, omega, z_exp, identity)
+        return forward.posed(x, omega, z_exp, identity)
     posed = x
     for _ in range(2):
         canonical, _ = backward(teacher, posed, identity, z_exp)

@@ -51,7 +51,7 @@ def cycle_residual(
     identity: Float[Tensor, "b i"],
 ) -> Float[Tensor, "b n 3"]:
     """B3(x + F(x, omega)) - x, head units; differentiable in F through the frozen B."""
-    posed = x + forward(x, omega, z_exp, identity)
+    posed = forward.posed(x, omega, z_exp, identity)
     canonical, _ = backward(teacher, posed, identity, z_exp)
     return canonical - x
 

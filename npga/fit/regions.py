@@ -59,7 +59,8 @@ class FaceRegions:
             return self.points + self.slopes @ z_exp.to(self.points)
         x = self.points.to(identity)[None]
         omega = x.new_zeros(1, x.shape[1], prior.hyper_size)
-        return (x + prior(x, omega, z_exp.to(identity)[None], identity[None]))[0].to(self.points)
+        posed = prior.posed(x, omega, z_exp.to(identity)[None], identity[None])
+        return posed[0].to(self.points)
 
     @torch.no_grad()
     def masks(self, batch: FitBatch, avatar: Avatar) -> RegionMasks:

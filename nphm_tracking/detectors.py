@@ -7,7 +7,7 @@ path or found in an installed package. l landmarks.
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -32,21 +32,21 @@ class LandmarkDetector(Protocol):
         ...
 
 
-def open_detector(landmarker: str | Path | None = None) -> LandmarkDetector:
+def open_detector(landmarker: str | Path | None = None, faces_max: int = 1) -> "MediaPipeDetector":
     """MediaPipe with the given ``.task`` file; without one, what the installation has.
 
     That is Face Mesh, else Face Landmarker with a file inside an installed package. Raises
     TrackError where neither is there.
     """
     if landmarker is not None:
-        return FaceLandmarker(landmarker)
+        return FaceLandmarker(landmarker, faces_max=faces_max)
     try:
-        return FaceMesh()
+        return FaceMesh(faces_max=faces_max)
     except TrackError:
         found = next(installed_landmarkers(), None)
         if found is None:
             raise
-        return FaceLandmarker(found)
+        return FaceLandmarker(found, faces_max=faces_max)
 
 
 def installed_landmarkers() -> Iterator[Path]:
@@ -59,40 +59,60 @@ def installed_landmarkers() -> Iterator[Path]:
                     yield path
 
 
-class FaceMesh:
-    """MediaPipe Face Mesh, refined lids, irises and lips; its models are inside the wheel."""
+class MediaPipeDetector:
+    """What both forms of MediaPipe share."""
 
     count = MEDIAPIPE_COUNT
 
-    def __init__(self, confidence_min: float = CONFIDENCE_MIN) -> None:
+    def faces(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "l 2"]]:
+        """The 478 MediaPipe points in pixels of every face, at most ``faces_max``."""
+        size = np.array([image.shape[1], image.shape[0]], dtype=np.float32)
+        return [
+            np.array([(p.x, p.y) for p in points], dtype=np.float32) * size
+            for points in self._found(np.ascontiguousarray(image))
+        ]
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
+        """The 478 MediaPipe points in pixels, or None where no face is found."""
+        found = self.faces(image)
+        return found[0] if found else None
+
+    def close(self) -> None:
+        """Frees the graph; the detector cannot be used afterwards."""
+        self._graph.close()
+
+    _graph: Any
+
+    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> Sequence[Sequence[Any]]:
+        raise NotImplementedError
+
+
+class FaceMesh(MediaPipeDetector):
+    """MediaPipe Face Mesh, refined lids, irises and lips; its models are inside the wheel."""
+
+    def __init__(self, confidence_min: float = CONFIDENCE_MIN, faces_max: int = 1) -> None:
         """Raises TrackError without a mediapipe that has it."""
         try:
             face_mesh = _mediapipe("mediapipe").solutions.face_mesh
         except AttributeError as error:
             raise _absent(error) from error
-        self._mesh = face_mesh.FaceMesh(
+        self._graph = face_mesh.FaceMesh(
             static_image_mode=True,
             refine_landmarks=True,
-            max_num_faces=1,
+            max_num_faces=faces_max,
             min_detection_confidence=confidence_min,
         )
 
-    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
-        """The 478 MediaPipe points in pixels, or None where no face is found."""
-        faces = self._mesh.process(np.ascontiguousarray(image)).multi_face_landmarks
-        return _pixels([(p.x, p.y) for p in faces[0].landmark], image) if faces else None
-
-    def close(self) -> None:
-        """Frees the graph; the detector cannot be used afterwards."""
-        self._mesh.close()
+    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> Sequence[Sequence[Any]]:
+        return [face.landmark for face in self._graph.process(image).multi_face_landmarks or ()]
 
 
-class FaceLandmarker:
+class FaceLandmarker(MediaPipeDetector):
     """MediaPipe Face Landmarker with a ``.task`` file (Google's face_landmarker.task)."""
 
-    count = MEDIAPIPE_COUNT
-
-    def __init__(self, task: str | Path, confidence_min: float = CONFIDENCE_MIN) -> None:
+    def __init__(
+        self, task: str | Path, confidence_min: float = CONFIDENCE_MIN, faces_max: int = 1
+    ) -> None:
         """Raises TrackError for a file that is absent or no landmarker, or without mediapipe."""
         task = Path(task)
         if not task.is_file():
@@ -103,10 +123,10 @@ class FaceLandmarker:
         vision: Any = _mediapipe("mediapipe.tasks.python.vision")
         base: Any = _mediapipe("mediapipe.tasks.python").BaseOptions
         try:
-            self._landmarker = vision.FaceLandmarker.create_from_options(
+            self._graph = vision.FaceLandmarker.create_from_options(
                 vision.FaceLandmarkerOptions(
                     base_options=base(model_asset_buffer=task.read_bytes()),
-                    num_faces=1,
+                    num_faces=faces_max,
                     min_face_detection_confidence=confidence_min,
                     min_face_presence_confidence=confidence_min,
                 )
@@ -117,18 +137,10 @@ class FaceLandmarker:
                 "Download MediaPipe's face_landmarker.task again.",
             ) from None
 
-    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
-        """The 478 MediaPipe points in pixels, or None where no face is found."""
+    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> Sequence[Sequence[Any]]:
         mediapipe = _mediapipe("mediapipe")
-        held = mediapipe.Image(
-            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
-        )
-        faces = self._landmarker.detect(held).face_landmarks
-        return _pixels([(p.x, p.y) for p in faces[0]], image) if faces else None
-
-    def close(self) -> None:
-        """Frees the graph; the detector cannot be used afterwards."""
-        self._landmarker.close()
+        held = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
+        return self._graph.detect(held).face_landmarks
 
 
 def _mediapipe(module: str) -> Any:  # noqa: ANN401 - an optional package without types
@@ -145,10 +157,3 @@ def _absent(error: Exception) -> TrackError:
         "pip install 'npga[tracking]' (from 0.10.30 on with landmarker=face_landmarker.task), or "
         "use landmarks=capture or landmarks=none.",
     )
-
-
-def _pixels(
-    shares: list[tuple[float, float]], image: UInt8[np.ndarray, "h w 3"]
-) -> Float[np.ndarray, "l 2"]:
-    size = np.array([image.shape[1], image.shape[0]], dtype=np.float32)
-    return np.array(shares, dtype=np.float32) * size

@@ -42,10 +42,12 @@ def lift_landmarks(
     confidence: Float[Tensor, "t l"],
     camera: Cameras,
     canonical: Float[Tensor, "l 3"],
+    metres_per_unit: float = METRES_PER_UNIT,
 ) -> Lifted:
     """Poses, rays and guessed depths of all frames; ``camera`` is one camera at the pixels' size.
 
-    Raises TrackError where no frame shows a face.
+    ``metres_per_unit`` is the size of the head, which one camera cannot see. Raises TrackError
+    where no frame shows a face.
     """
     found = (confidence > 0).sum(1) >= 12
     if not bool(found.any()):
@@ -61,10 +63,10 @@ def lift_landmarks(
     poses = []
     for t in range(len(pixels)):
         near = int(nearest_true(found, t))
-        rotation, translation = posit(flat[near], confidence[near], canonical * METRES_PER_UNIT)
+        rotation, translation = posit(flat[near], confidence[near], canonical * metres_per_unit)
         turned = world_from_camera[:3, :3] @ rotation
         moved = world_from_camera[:3, :3] @ translation + world_from_camera[:3, 3]
-        poses.append(Similarity(pixels.new_tensor(METRES_PER_UNIT), turned, moved))
+        poses.append(Similarity(pixels.new_tensor(metres_per_unit), turned, moved))
     start = Similarity.stack(poses)
     ray = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)
     ray = torch.nn.functional.normalize(ray, dim=-1) @ world_from_camera[:3, :3].T

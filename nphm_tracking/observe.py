@@ -18,7 +18,7 @@ from npga.core.cameras import Cameras
 from npga.core.errors import CaptureError, TrackError
 from npga.core.progress import bar, say
 from npga.core.similarity import Similarity
-from nphm_tracking.align import align_cloud, align_landmarks
+from nphm_tracking.align import METRES_PER_UNIT, align_cloud, align_landmarks
 from nphm_tracking.clouds import check_units, clean_cloud, draw_points, face_rows, reconstruct_cloud
 from nphm_tracking.config import CloudSource, LandmarkSource, TrackConfig
 from nphm_tracking.detectors import LandmarkDetector, open_detector
@@ -256,7 +256,7 @@ def observe_sequence(
     if landmarks is None:
         seen = torch.zeros(len(frames), 0, 3), torch.zeros(len(frames), 0)
     else:
-        importance = landmark_weights(mean.landmark_ids, config)
+        importance = landmark_weights(mean.landmark_ids, config.detail_weight)
         seen = landmarks.points, landmarks.valid.float() * importance
     together = (enough[1:] & enough[:-1]) / config.every
     data = FrameData(
@@ -280,26 +280,48 @@ def observe_monocular(
     capture: Capture, name: str, seen: SeenLandmarks, mean: MeanHead, config: TrackConfig
 ) -> Observed:
     """Landmarks of one camera: rays, no points; poses by POSIT, a head unit taken as 0.25 m."""
-    lifted = lift_landmarks(seen.pixels[:, 0], seen.confidence[:, 0], seen.cameras, mean.landmarks)
-    frames = frames_of(capture, name, config)
+    frames = torch.tensor(frames_of(capture, name, config))
+    fps = capture.sequence(name).fps
+    pixels, confidence = seen.pixels[:, 0], seen.confidence[:, 0]
+    return observed_rays(
+        name, fps, frames, pixels, confidence, seen.cameras, mean, config.detail_weight
+    )
+
+
+def observed_rays(
+    name: str,
+    fps: float,
+    frames: Int[Tensor, "t"],
+    pixels: Float[Tensor, "t l 2"],
+    confidence: Float[Tensor, "t l"],
+    camera: Cameras,
+    mean: MeanHead,
+    detail_weight: float,
+    metres_per_unit: float = METRES_PER_UNIT,
+) -> Observed:
+    """What one camera saw of a take: rays of landmarks, first poses, no points.
+
+    `confidence` is 0 where nothing was found. Raises TrackError where no frame shows a face.
+    """
+    lifted = lift_landmarks(pixels, confidence, camera, mean.landmarks, metres_per_unit)
     empty = torch.zeros(len(frames), 0)
+    apart = (frames[1:] - frames[:-1]).clamp_min(1)
     data = FrameData(
         points=torch.zeros(len(frames), 0, 3),
         normals=torch.zeros(len(frames), 0, 3),
         point_weight=empty,
         landmarks=lifted.points,
-        landmark_weight=lifted.weight * landmark_weights(mean.landmark_ids, config),
-        linked=(lifted.found[1:] & lifted.found[:-1]) / config.every,
+        landmark_weight=lifted.weight * landmark_weights(mean.landmark_ids, detail_weight),
+        linked=(lifted.found[1:] & lifted.found[:-1]) / apart,
         code_weight=torch.ones(len(frames)),
         landmark_ray=lifted.ray,
     )
-    fps = capture.sequence(name).fps
-    return Observed(name, fps, torch.tensor(frames), data, lifted.start, lifted.found)
+    return Observed(name, fps, frames, data, lifted.start, lifted.found)
 
 
-def landmark_weights(ids: tuple[int, ...], config: TrackConfig) -> Float[Tensor, "l"]:
-    """1, and more for lips, lids, brows and irises, which clouds show badly."""
-    return torch.tensor([config.detail_weight if index in DETAIL_IDS else 1.0 for index in ids])
+def landmark_weights(ids: tuple[int, ...], detail: float) -> Float[Tensor, "l"]:
+    """1, and `detail` for lips, lids, brows and irises, which clouds show badly."""
+    return torch.tensor([detail if index in DETAIL_IDS else 1.0 for index in ids])
 
 
 def frame_cloud(capture: Capture, name: str, frame: int, config: TrackConfig) -> PointCloud:

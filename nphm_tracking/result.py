@@ -92,6 +92,9 @@ class Track:
     """The capture's participant."""
     provenance: dict[str, Any]
     """Capture, stages, times, versions: what made this file."""
+    landmarks: Float[Tensor, "l 3"] | None = None
+    """Canonical places of the used landmarks on this person, head units, the detector's own idea of
+    them included; None where the tracker used none."""
 
     def sequence(self, name: str) -> SequenceTrack:
         """By exact name or unique prefix; raises TrackError naming what is there."""
@@ -117,6 +120,8 @@ class Track:
 def save_track(track: Track, path: Path | str) -> None:
     """Write `track.safetensors` atomically; refuses a track that holds NaN or disagreeing sizes."""
     tensors = {"z_geo": track.z_geo, "z_app": track.z_app}
+    if track.landmarks is not None:
+        tensors["landmarks"] = track.landmarks
     for index, (name, sequence) in enumerate(track.sequences.items()):
         _check(name, sequence)
         for key, value in _sequence_tensors(sequence).items():
@@ -169,6 +174,7 @@ def load_track(path: Path | str) -> Track:
         str(meta["head_model_checksum"]),
         str(meta["participant"]),
         dict(meta["provenance"]),
+        tensors.get("landmarks"),
     )
 
 

@@ -105,6 +105,7 @@ def track_capture(
     seen = time.monotonic()
     solution = solve_stages(observed, start_solution(model, observed, motion), config, folder)
     sequences = {one.name: finish_sequence(one, solution, config) for one in observed}
+    landmarks = solution.person.landmarks
     require_frames(sequences, config.residual_max_mm, alignment)
     track = Track(
         z_geo=solution.person.z_geo,
@@ -113,6 +114,7 @@ def track_capture(
         head_model_checksum=model.checksum(),
         participant=capture.participant,
         provenance=provenance(capture, config, source),
+        landmarks=landmarks if len(landmarks) else None,
     )
     save_track(track, folder / TRACK_FILE)
     times = {"observe_s": seen - began, "solve_s": time.monotonic() - seen}

@@ -85,7 +85,7 @@ def solve_stages(
             solution = _once(
                 path,
                 solution,
-                lambda now, s=stage, c=chosen: _identity(observed, now, s, c),
+                lambda now, s=stage, c=chosen: solve_identity(observed, now, s, c),
             )
             say(f"track {label}: identity from {len(chosen.rows)} frames, {_state_of(solution)}")
         if stage.kind is not StageKind.keyframe:
@@ -137,7 +137,7 @@ def thinned(data: FrameData, count: int) -> FrameData:
     )
 
 
-def _identity(
+def solve_identity(
     observed: list[Observed], solution: Solution, stage: StageConfig, chosen: Keyframes
 ) -> Solution:
     """Identity, scale and landmark offsets from the chosen frames, whose codes move too.

@@ -249,7 +249,8 @@ class HeadModel(nn.Module):
                 "Track it with point clouds, or use the open prior for landmarks.",
             )
         known = z_geo[..., : self.landmark_basis.shape[-1]]
-        return self.landmark_mean + torch.einsum("lcg,...g->...lc", self.landmark_basis, known)
+        moved = torch.nn.functional.linear(known, self.landmark_basis.flatten(0, 1))
+        return self.landmark_mean + moved.unflatten(-1, self.landmark_mean.shape)
 
     @property
     def landmark_slopes(self) -> Float[Tensor, "l 3 e"] | None:

@@ -35,7 +35,7 @@ class Opened:
 
     count = 478
 
-    def __init__(self, task: Path) -> None:
+    def __init__(self, task: Path, faces_max: int = 1) -> None:
         self.task = task
 
     def detect(self, image: np.ndarray) -> np.ndarray | None:

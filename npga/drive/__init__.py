@@ -1,0 +1,1 @@
+"""An avatar driven by one RGB camera: a video file, or live."""

@@ -7,6 +7,7 @@ from omegaconf import MISSING
 from npga.core.config import knob
 from npga.core.errors import ConfigError
 from npga.raster import Backend
+from npga.render.camera_path import CAMERA_HELP
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class RenderConfig:
     sequence: str = knob("FREE", "sequence of the track (a unique prefix will do)")
     out: str = knob("runs/render.mp4", "the video to make")
     overwrite: bool = knob(False, "replace out if it exists")
-    camera: str = knob("orbit", "orbit, path (through the rig; needs capture) or a camera's serial")
+    camera: str = knob("orbit", CAMERA_HELP)
     capture: str | None = knob(None, "capture whose calibration camera=path or a serial means")
     participant: str | None = knob(None, "which person of a capture root with several")
     width: int = knob(401, "pixels")

@@ -3,16 +3,14 @@
 import torch
 
 from npga.avatar.store import load_avatar
-from npga.capture import open_capture
-from npga.core.cameras import Cameras
 from npga.core.device import resolve_device
 from npga.core.errors import ConfigError
 from npga.core.progress import say, track_progress
 from npga.core.similarity import Similarity
 from npga.core.video import VideoWriter
+from npga.render.camera_path import camera_path
 from npga.render.config import RenderConfig
 from npga.render.render import Drive, avatar_file, render_frames, require_new
-from npga.render.trajectory import hold, orbit, rig_path
 from nphm_tracking import SequenceTrack, load_track
 
 
@@ -24,7 +22,10 @@ def run(config: RenderConfig) -> None:
     avatar = load_avatar(avatar_file(config.avatar), track.head_model_checksum)
     avatar = avatar.to(resolve_device(config.device))
     drive = drive_of(sequence, every=config.every, still_head=config.still_head)
-    path = camera_path(config, drive)
+    path = camera_path(
+        config.camera, len(drive), drive.fps, drive.world_from_torso, config.width, config.height,
+        capture=config.capture, participant=config.participant, swing_deg=config.swing_deg,
+    )  # fmt: skip
     frames = render_frames(avatar, drive, path, refine=config.refine, backend=config.backend)
     with VideoWriter(out, drive.fps) as video:
         for picture in track_progress(frames, "render", len(drive)):
@@ -53,20 +54,3 @@ def drive_of(sequence: SequenceTrack, *, every: int = 1, still_head: bool = Fals
     if still_head:
         poses = Similarity.stack([sequence.torso] * len(rows))
     return Drive(good.z_exp[rows], poses, sequence.torso, good.fps / max(1.0, spacing))
-
-
-def camera_path(config: RenderConfig, drive: Drive) -> Cameras:
-    """One camera per frame, as `config.camera` says."""
-    count, width, height = len(drive), config.width, config.height
-    if config.camera == "orbit":
-        head = drive.world_from_torso
-        return orbit(head, count, width, height, swing_deg=config.swing_deg)
-    if config.capture is None:
-        raise ConfigError(
-            f"camera={config.camera} needs a calibration, but no capture was given.",
-            "Give capture=<folder>, or camera=orbit.",
-        )
-    capture = open_capture(config.capture, config.participant)
-    if config.camera == "path":
-        return rig_path(capture.cameras(None, width, height), count)
-    return hold(capture.cameras([config.camera], width, height), count)

@@ -99,8 +99,8 @@ def test_nothing_is_silently_replaced_or_mixed_up(person):
     with pytest.raises(OutputError, match="overwrite=true"):
         run(config(person))
     assert (person / "a.mp4").read_bytes() == b"mine"
-    with pytest.raises(OutputError, match=r"ends in \.mp4"):
-        run(config(person, f"out={person}/frames"))
+    with pytest.raises(OutputError, match=r"ends in \.avi"):
+        run(config(person, f"out={person}/a.avi"))
     with pytest.raises(ConfigError, match="needs a calibration"):
         run(config(person, "camera=222200037", f"out={person}/b.mp4"))
     track = load_track(person)

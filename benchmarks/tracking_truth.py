@@ -51,6 +51,13 @@ def _rebuild() -> ModuleType:
     return module
 
 
+def true_vertices(participant: str, sequence: str, frame: int, space: str = "world") -> Tensor:
+    """All vertices of a frame: world metres, or ``space="model"``: ICT's frame, centimetres."""
+    place = str(TRUTH / participant)
+    vertices, _ = _rebuild().rebuild(str(ICT), place, sequence, frame, space)
+    return torch.from_numpy(vertices)
+
+
 @cache
 def face_vertices() -> Tensor:
     """Numbers of the face region's vertices."""

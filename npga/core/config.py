@@ -136,7 +136,7 @@ def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str]]:
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        shown = default.value if isinstance(default, Enum) else default
+        shown = as_plain(default) if isinstance(default, Enum | list) else default
         rows.append((prefix + field.name, str(shown), field.metadata.get("help", "")))
     return rows
 

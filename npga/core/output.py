@@ -8,7 +8,7 @@ which settings it belongs to.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,56 @@ def output_dir(
         shutil.rmtree(retired, ignore_errors=True)
     else:
         os.replace(partial, out)
+
+
+@contextmanager
+def output_group(paths: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
+    """A folder to make several files and folders in, which appear beside each other on success.
+
+    Yields the folder; what is made there under the names of ``paths`` (all of one parent) moves to
+    them when the block ends well, else all of it is removed. Raises OutputError where one of them
+    exists and ``overwrite`` is false; with ``overwrite`` the old ones stay until all are complete.
+    """
+    parent = paths[0].parent
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise OutputError(
+                f"{path} exists already, and results are never silently replaced.",
+                "Give another out=..., or overwrite=true to replace it.",
+            )
+    require_space(parent, LEAST_FREE_BYTES, str(paths[0]))
+    stage = parent / f".{paths[0].name}.partial"
+    shutil.rmtree(stage, ignore_errors=True)
+    try:
+        (stage / ".old").mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {parent} cannot be written ({error.strerror}).",
+            "Give an out=... in a folder that can be written.",
+        ) from None
+    try:
+        yield stage
+        _publish(stage, paths)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _publish(stage: Path, paths: Sequence[Path]) -> None:
+    """Move what is complete to its place; if that fails, all is as it was before."""
+    begun: list[Path] = []
+    try:
+        for path in paths:
+            if path.exists():
+                os.replace(path, stage / ".old" / path.name)
+            begun.append(path)
+            os.replace(stage / path.name, path)
+    except BaseException:
+        for path in begun:
+            if path.exists():
+                os.replace(path, stage / path.name)
+            if (stage / ".old" / path.name).exists():
+                os.replace(stage / ".old" / path.name, path)
+        raise
 
 
 def _prepare(

@@ -9,8 +9,10 @@ from types import TracebackType
 
 import numpy as np
 
+from npga.core.audio import AudioEncoder, AudioTrack, has_audio
 from npga.core.errors import CaptureError, OutputError
 from npga.core.images import ImageArray
+from npga.core.progress import say
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,23 @@ def read_video(path: str | Path) -> Iterator[ImageArray]:
 class VideoWriter:
     """Writes frames to an mp4 under a temporary name that is renamed when it is complete.
 
-    Odd sizes are padded by one pixel (4:2:0 needs even ones).
+    Odd sizes are padded by one pixel (4:2:0 needs even ones). With `audio`, the sound of that file
+    goes along as AAC, cut to the length of the picture; a file without sound leaves a note. Raises
+    CaptureError on entering for a file that cannot be read.
     """
 
-    def __init__(self, path: str | Path, fps: float, crf: int = 18) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        crf: int = 18,
+        audio: AudioTrack | Path | None = None,
+    ) -> None:
         self.path = Path(path)
         self._fps, self._crf = Fraction(fps).limit_denominator(1000), crf
+        self._audio = AudioTrack(audio) if isinstance(audio, Path) else audio
+        self._sound: AudioEncoder | None = None
+        self._frames = 0
         self._partial = self.path.with_name("." + self.path.name + ".partial.mp4")
         self._container = None
         self._stream = None
@@ -77,6 +90,9 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         import av
 
+        if self._audio is not None and not has_audio(self._audio.path):
+            say(f"{self._audio.path} holds no sound, so {self.path} has none.")
+            self._audio = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._container = av.open(str(self._partial), "w")
@@ -100,9 +116,14 @@ class VideoWriter:
             )
             self._stream.width, self._stream.height = image.shape[1], image.shape[0]
             self._stream.pix_fmt = "yuv420p"
+            if self._audio is not None:
+                self._sound = AudioEncoder(self._audio, self._container)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
+        self._frames += 1
+        if self._sound is not None:
+            self._sound.write_until(self._frames / float(self._fps))
 
     def __exit__(
         self,
@@ -114,6 +135,8 @@ class VideoWriter:
         if kind is None and self._stream is not None:
             for packet in self._stream.encode():
                 self._container.mux(packet)
+            if self._sound is not None:
+                self._sound.close()
         self._container.close()
         if kind is None and self._stream is not None:
             os.replace(self._partial, self.path)

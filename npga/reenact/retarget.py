@@ -6,7 +6,9 @@ t frames, e expression size, d driver, a avatar, n neutral code, T world_from_he
     T_a(t) = mean(T_a) o damp( mean(T_d)^-1 o T_d(t) )                        head motion
 
 The codes of the open prior mean the same for everyone, so what is relative is each person's rest
-face. A person's neutral code is estimated from all of their tracked takes. Ours throughout.
+face. Lids and lips are not relative: shut is shut. So the codes are corrected until the avatar's
+openings are the driver's (`openings`). A person's `Face` is measured on all of their frames; what
+follows is a function of one frame, apart from smoothing. Ours throughout.
 """
 
 import math
@@ -20,6 +22,7 @@ from torch import Tensor
 from npga.core.errors import ConfigError
 from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
 from npga.core.similarity import Similarity
+from npga.reenact.openings import Gaps, Openings
 
 
 class HeadMotion(str, Enum):
@@ -61,6 +64,53 @@ class Hull:
         """
         width = (self.upper - self.lower).clamp(min=NARROW)
         return ((z_exp - self.clamp(z_exp)).abs() / width).amax(-1)
+
+
+@dataclass(frozen=True)
+class Face:
+    """What retargeting knows of a person."""
+
+    neutral: Float[Tensor, "e"]
+    """Their code at rest."""
+    openings: Openings | None = None
+    """None where the head model cannot tell: codes are then only relative."""
+
+    @staticmethod
+    def of_codes(codes: Float[Tensor, "t e"], gaps: Gaps | None = None) -> "Face":
+        """From all tracked codes of a person; raises ConfigError for none."""
+        neutral = neutral_code(codes)
+        return Face(neutral, None if gaps is None else Openings.calibrated(gaps, neutral, codes))
+
+
+@dataclass(frozen=True)
+class Retargeting:
+    """One person's codes made another's, frame by frame."""
+
+    driver: Face
+    avatar: Face
+    lower: Float[Tensor, "e"]
+    """Of codes, as the head model knows them (-inf for no bound)."""
+    upper: Float[Tensor, "e"]
+    hull: Hull | None = None
+    """Kept to where it is given."""
+
+    def __call__(
+        self, z_exp: Float[Tensor, "t e"]
+    ) -> tuple[Float[Tensor, "t e"], Float[Tensor, "t"]]:
+        """The driver's codes -> the avatar's, and how far they lay outside the hull before."""
+        codes = retarget_codes(z_exp, self.driver.neutral, self.avatar.neutral)
+        codes = self._opened(codes, z_exp, self.lower, self.upper)
+        if self.hull is None:
+            return codes, codes.new_zeros(len(codes))
+        distance = self.hull.distance(codes)
+        inside = self.hull.clamp(codes)
+        return self._opened(inside, z_exp, self.hull.lower, self.hull.upper), distance
+
+    def _opened(self, codes: Tensor, z_exp: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        mine, theirs = self.avatar.openings, self.driver.openings
+        if mine is None or theirs is None:
+            return codes
+        return mine.opened(codes, theirs.of(z_exp), lower, upper)
 
 
 def neutral_code(codes: Float[Tensor, "t e"]) -> Float[Tensor, "e"]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from npga.core.cameras import Cameras
 from npga.core.errors import OutputError
 from npga.core.images import ImageArray, to_uint8
 from npga.core.similarity import Similarity
-from npga.raster import Backend, rasterize
+from npga.raster import Backend
+from npga.render.layers import draw_layers
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class Drive:
         return len(self.z_exp)
 
 
-@torch.no_grad()
 def draw_avatar(
     avatar: Avatar,
     z_exp: Float[Tensor, "e"],
@@ -48,18 +47,10 @@ def draw_avatar(
     backend: Backend = Backend.auto,
 ) -> Float[Tensor, "c h w 3"]:
     """Pictures of one frame from every camera, on a grey of level `background`, within 0..1."""
-    device = avatar.means.device
-    posed = avatar.pose(
-        z_exp.to(device),
-        world_from_head.to(device),
-        None if world_from_torso is None else world_from_torso.to(device),
-        with_features=refine,
-    )
-    behind = avatar.background(background)
-    behind = behind if refine else behind[:3]
-    images = rasterize(posed, cameras.to(device), background=behind, backend=backend)
-    picture = avatar.refine(images.image, images.alpha) if refine else images.image
-    return picture[..., :3].clamp(0, 1)
+    layers = draw_layers(
+        avatar, z_exp, world_from_head, world_from_torso, cameras, refine=refine, backend=backend
+    )  # fmt: skip
+    return layers.over(background)
 
 
 def render_frames(

@@ -77,6 +77,11 @@ COMMANDS: dict[str, Command] = {
         "npga.reenact.config:ReenactConfig",
         "npga.reenact.run:run",
     ),
+    "drive": Command(
+        "an avatar driven by one RGB camera: a video, or live",
+        "npga.drive.config:DriveConfig",
+        "npga.drive.run:run",
+    ),
 }
 
 

@@ -8,10 +8,10 @@ t frames, l landmarks that are used (``landmarks.used_landmarks``), e expression
 knows no smoothness: filtering is for who uses it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from npga.core.cameras import Cameras
@@ -19,20 +19,32 @@ from npga.core.errors import TrackError
 from npga.core.similarity import Similarity
 from nphm_tracking.config import StageConfig, StageKind
 from nphm_tracking.frames import FrameData, FrameState, LandmarkMiss, LandmarkMotion, Person
-from nphm_tracking.head import TrackableHead, expression_prior, landmark_slopes
-from nphm_tracking.keyframes import choose_keyframes
+from nphm_tracking.head import (
+    TrackableHead,
+    expression_prior,
+    geometry_prior,
+    landmark_slopes,
+)
+from nphm_tracking.identity import fit_identity, landmark_bias
+from nphm_tracking.keyframes import REST_WEIGHT, choose_keyframes
 from nphm_tracking.monocular import lift_landmarks
 from nphm_tracking.observe import Observed
 from nphm_tracking.result import Track
 from nphm_tracking.solve import solve_frames
-from nphm_tracking.track import solve_identity, start_solution
+from nphm_tracking.track import canonical_landmarks_of, start_solution
 
 KEYFRAMES = 12
 """Frames that decide who it is."""
 IDENTITY = StageConfig(
-    kind=StageKind.keyframe, frames=KEYFRAMES, rounds=4, iterations=4, identity_steps=5
+    kind=StageKind.keyframe, frames=KEYFRAMES, rounds=1, iterations=8, identity_steps=8
 )
 FOLLOWING = StageConfig(kind=StageKind.sequential, iterations=3)
+ASKED = 60
+"""Frames among which those at rest are sought."""
+REST_SPREAD = 2.0
+RESTING = 6
+"""Frames at rest that decide the landmark offsets."""
+OFFSET_ROUNDS = 3
 CATCHING_UP = 10
 """Iterations of the first frame, and of the first after a gap."""
 LOST_MM = 12.0
@@ -45,13 +57,43 @@ def calibrate(
     observed: Observed,
     stage: StageConfig = IDENTITY,
 ) -> Person:
-    """Who is seen: identity and personal landmark offsets, from the take's most telling frames.
+    """Who is seen: identity from the take's most different frames, landmark offsets from its rest.
 
-    The scale is that of ``observed.start``.
+    The scale is that of ``observed.start``. A take may smile for longer than it rests, so rest is
+    not its median shape but where the identity needs the least expression. Ours.
     """
     solution = start_solution(model, [observed], motion)
-    chosen = choose_keyframes([observed], stage.frames, seed=0)
-    return solve_identity([observed], solution, stage, chosen).person
+    person, start = solution.person, solution.states[observed.name]
+    rows = choose_keyframes([observed], stage.frames, seed=0).rows
+    data, state = observed.data[rows], start[rows]
+    state = solve_frames(person, data, state, stage)
+    geometry = geometry_prior(model)
+    for _ in range(stage.rounds):
+        person, state = fit_identity(person, data, state, solution.bias, geometry, stage)
+    rows = rest_rows(observed, person, start, stage)
+    resting = replace(observed.data[rows], code_weight=torch.full((len(rows),), REST_WEIGHT))
+    state = start[rows]
+    for _ in range(OFFSET_ROUNDS):
+        state = solve_frames(person, resting, state, stage)
+        bias = landmark_bias(person, resting, state)
+        person = replace(person, landmarks=canonical_landmarks_of(person, bias))
+    return person
+
+
+def rest_rows(
+    observed: Observed, person: Person, start: FrameState, stage: StageConfig
+) -> Int[Tensor, " k"]:
+    """The frames of a take that need the least expression of this identity, spread over the take.
+
+    Those in the lowest quarter whose codes are at most `REST_SPREAD` times the least. Ours.
+    """
+    usable = torch.nonzero(observed.enough).flatten()
+    asked = usable[torch.linspace(0, len(usable) - 1, min(ASKED, len(usable))).round().long()]
+    state = solve_frames(person, observed.data[asked], start[asked], stage, CATCHING_UP)
+    amount = ((state.z_exp - person.prior.mean) / person.prior.std).square().sum(1)
+    limit = torch.minimum(amount.quantile(0.25), REST_SPREAD * amount.amin())
+    rest = asked[amount <= torch.maximum(limit, amount.amin())]
+    return rest[torch.linspace(0, len(rest) - 1, min(RESTING, len(rest))).round().long()]
 
 
 def known_person(model: TrackableHead, motion: LandmarkMotion | None, track: Track) -> Person:

@@ -15,8 +15,8 @@ from torch import Tensor
 from npga.core.cameras import Cameras
 from npga.distill.landmarks import ForwardLandmarks, forward_landmarks
 from npga.drive.faces import ChosenFace, Points
-from npga.drive.source import Frame
 from nphm_tracking import HeadModel, Track, load_head_model, load_track
+from nphm_tracking.align import METRES_PER_UNIT
 from nphm_tracking.config import TrackConfig
 from nphm_tracking.detectors import open_detector
 from nphm_tracking.follow import FaceFollower, calibrate, known_person
@@ -83,7 +83,11 @@ class Seen:
         return float(np.mean([points is not None for points in self.points]))
 
     def observed(
-        self, equipment: Equipment, camera: Cameras, fps: float, metres_per_unit: float
+        self,
+        equipment: Equipment,
+        camera: Cameras,
+        fps: float,
+        metres_per_unit: float = METRES_PER_UNIT,
     ) -> Observed:
         """Rays and first poses; raises TrackError where there is no face at all."""
         count = len(equipment.mean.landmark_ids)
@@ -135,8 +139,3 @@ def person_of(equipment: Equipment, observed: Observed, known: KnownDriver | Non
         return known_person(equipment.model, equipment.motion, known.track)
     return calibrate(equipment.model, equipment.motion, observed)
 
-
-def first_of(frames: list[Frame]) -> tuple[int, int]:
-    """Width and height of the pictures."""
-    height, width = frames[0].image.shape[:2]
-    return width, height

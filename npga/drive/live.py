@@ -1,0 +1,3 @@
+from npga.drive.config import DriveConfig
+def drive_live(config: DriveConfig) -> None:
+    raise NotImplementedError

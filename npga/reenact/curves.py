@@ -234,7 +234,7 @@ def _evenly(
     codes, angles = values[:, :-3], values[:, -3:]
     one = torch.ones(count)
     poses = Similarity(one, turn(angles), torch.zeros(count, 3))
-    ok = torch.from_numpy(apart <= GAP_S) if curve.recorded else torch.ones(count).bool()
+    ok = torch.from_numpy(apart <= GAP_S + 1e-6) if curve.recorded else torch.ones(count).bool()
     return Performance(
         name,
         torch.arange(count),

@@ -91,7 +91,7 @@ def read_codes(
 def _read_tensor(path: Path, size: int, fps: float | None) -> Curve:
     try:
         with safe_open(path, framework="pt") as file:
-            codes = file.get_tensor("z_exp") if "z_exp" in file.keys() else None  # noqa: SIM118
+            codes = file.get_tensor("z_exp") if "z_exp" in file.keys() else None
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path} cannot be read ({error}).", "Write it again.") from None
     if codes is None or codes.ndim != 2 or codes.shape[1] != size or len(codes) == 0:
@@ -194,9 +194,7 @@ def _numbers(path: Path, rows: list[tuple[int, list[str]]], at: int, name: str) 
     return found
 
 
-def _timecodes(
-    path: Path, rows: list[tuple[int, list[str]]], at: int
-) -> tuple[np.ndarray, float]:
+def _timecodes(path: Path, rows: list[tuple[int, list[str]]], at: int) -> tuple[np.ndarray, float]:
     """Seconds since the first row, and the rate at which the timecode counts frames."""
     parts = []
     for line, row in rows:
@@ -236,13 +234,13 @@ def _evenly(
     codes, angles = values[:, :-3], values[:, -3:]
     one = torch.ones(count)
     poses = Similarity(one, turn(angles), torch.zeros(count, 3))
-    ok = torch.from_numpy(apart <= GAP_S) if curve.recorded else torch.ones(count).bool()
+    ok = torch.from_numpy(apart <= GAP_S + 1e-6) if curve.recorded else torch.ones(count).bool()
     return Performance(
         name,
         torch.arange(count),
         codes,
         poses,
-        poses.mean() if curve.recorded else Similarity.identity(),
+        poses[ok].mean() if curve.recorded else Similarity.identity(),
         ok,
         _face(codes[ok], curve.recorded, model),
         fps,

@@ -31,6 +31,8 @@ CLOSED_BELOW = 0.35
 CLOSED_QUANTILE = 0.01
 SHUT_QUANTILE = 0.1
 """Of the lips' gap: mouths are shut often, lids rarely."""
+RESIDUAL = 0.1
+"""Lips that are often this close to where the head model closes them are shut then (6 mm)."""
 ROUNDS = 4
 """Of the correction: codes that reach a bound leave the rest to the others."""
 
@@ -99,7 +101,8 @@ class Openings:
             seen = gaps(codes)
             least = seen.quantile(CLOSED_QUANTILE, dim=0)
             shut = torch.where(least < CLOSED_BELOW * rest, least, shut)
-            lips = torch.minimum(lips, seen.quantile(SHUT_QUANTILE, dim=0))
+            often = seen.quantile(SHUT_QUANTILE, dim=0)
+            lips = torch.where(often < lips + RESIDUAL, often, lips)
         shut = torch.where(shut < CLOSED_BELOW * rest, shut, torch.zeros_like(shut))
         shut = torch.where(LIDS, shut, lips)
         unit = torch.where(LIDS, (rest - shut).clamp_min(1e-3), torch.ones_like(rest))

@@ -92,7 +92,9 @@ class Retargeting:
     """Of codes, as the head model knows them (-inf for no bound)."""
     upper: Float[Tensor, "e"]
     hull: Hull | None = None
-    """Kept to where it is given."""
+    """Of the avatar's training codes, where it is known."""
+    clamp: bool = True
+    """Whether codes are kept inside the hull."""
 
     def __call__(
         self, z_exp: Float[Tensor, "t e"]
@@ -103,6 +105,8 @@ class Retargeting:
         if self.hull is None:
             return codes, codes.new_zeros(len(codes))
         distance = self.hull.distance(codes)
+        if not self.clamp:
+            return codes, distance
         inside = self.hull.clamp(codes)
         return self._opened(inside, z_exp, self.hull.lower, self.hull.upper), distance
 

@@ -1,7 +1,8 @@
-"""`npga reenact`: a driver's take on an avatar, to mp4 with the driver beside it, and a json."""
+"""`npga reenact`: what a driver does on an avatar, to mp4 with the driver beside it, and a json."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -10,194 +11,278 @@ from torch import Tensor
 from npga.avatar.avatar import Avatar
 from npga.avatar.store import load_avatar
 from npga.capture import Capture, open_capture
+from npga.core.audio import AudioTrack, has_audio
 from npga.core.cameras import Cameras
 from npga.core.device import resolve_device
-from npga.core.images import ImageArray, labelled, side_by_side
+from npga.core.errors import ConfigError
+from npga.core.images import ImageArray
 from npga.core.progress import say, track_progress
 from npga.core.store import write_json
 from npga.core.video import VideoWriter
 from npga.reenact.config import Mode, ReenactConfig
+from npga.reenact.curves import read_codes
+from npga.reenact.openings import Gaps, Openings
+from npga.reenact.pictures import composed, video_pictures
 from npga.reenact.retarget import (
     SHARE,
+    Face,
     Hull,
-    neutral_code,
-    retarget_codes,
+    Retargeting,
     retarget_motion,
     smooth,
     smooth_poses,
 )
+from npga.reenact.source import Performance, face_of, take_of
+from npga.render.camera_path import camera_path
+from npga.render.driver import driver_pictures
 from npga.render.render import Drive, avatar_file, render_frames, require_new
-from npga.render.run import drive_of
 from npga.render.trajectory import front_camera, hold
-from nphm_tracking import Track, load_track
+from nphm_tracking import HeadModel, Track, load_head_model, load_track
 
 
 @dataclass(frozen=True)
-class Performance:
-    """A take made ready for an avatar."""
+class Driven:
+    """A performance made an avatar's."""
 
     drive: Drive
-    frames: tuple[int, ...]
-    """Frame numbers of the driver's videos."""
     hull_distance: Float[Tensor, "t"]
     """Before clamping; see `Hull.distance`."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The driver's capture, take and camera, for the picture beside the result."""
+
+    capture: Capture
+    sequence: str
+    serial: str
+
+
 def run(config: ReenactConfig) -> None:
     """Write `config.out` and the json; raises NpgaError subclasses for what cannot be used."""
-    out = require_new(config.out, overwrite=config.overwrite)
-    track = load_track(config.track)
-    avatar = load_avatar(avatar_file(config.avatar), track.head_model_checksum)
-    performance = prepare(config, avatar, track)
-    capture = None
-    if config.capture is not None:
-        capture = open_capture(config.capture, config.participant)
-    chosen = track.sequence(config.sequence)
-    name = next(key for key, value in track.sequences.items() if value is chosen)
-    serial = chosen_serial(capture, name, config.serial)
-    camera = result_camera(config, avatar, capture, serial)
+    out = checked_out(config)
+    track = None if config.track is None else load_track(config.track)
+    checksum = None if track is None else track.head_model_checksum
+    avatar = load_avatar(avatar_file(config.avatar), checksum)
+    model = head_model(config, avatar)
+    source = performance(config, track, avatar, model)
+    audio = sound(config)
+    unknown = int((~source.ok).sum())
+    source = source.used(config.every, hold=audio is not None)
+    driven = drive_avatar(config, source, avatar, avatar_face(config, avatar, model), model)
+    beside = None if track is None else beside_of(config, track)
+    path = result_path(config, avatar, driven.drive, beside)
     avatar = avatar.to(resolve_device(config.device))
-    path = hold(camera, len(performance.drive))
     results = render_frames(
-        avatar, performance.drive, path, refine=config.refine, backend=config.backend
+        avatar, driven.drive, path, refine=config.refine, backend=config.backend
     )
-    drivers = driver_pictures(capture, name, serial, performance.frames, config.height)
-    titles = (
-        f"driver {track.participant} {name}",
-        "avatar, own take" if config.mode is Mode.self else "avatar, driven by another person",
-    )
-    with VideoWriter(out, performance.drive.fps) as video:
+    drivers = pictures(config, source, beside)
+    own = config.drives is Mode.self
+    titles = (f"driver {source.name}", "avatar, own take" if own else "avatar, driven")
+    frames = tuple(source.frames.tolist())
+    with VideoWriter(out, driven.drive.fps, audio=source.sound(audio)) as video:
         for picture in track_progress(
-            composed(results, drivers, titles, performance.frames), "reenact", len(path)
+            composed(results, drivers, titles, frames), "reenact", len(path)
         ):
             video.write(picture)
-    write_json(out.with_suffix(".json"), summary(config, track, name, performance))
-    outside = float((performance.hull_distance > 0).float().mean())
+    write_json(out.with_suffix(".json"), summary(config, track, source, driven, unknown))
+    outside = float((driven.hull_distance > 0).float().mean())
     say(
-        f"reenact: {out}, {len(path)} frames at {performance.drive.fps:.1f} per second; "
+        f"reenact: {out}, {len(path)} frames at {driven.drive.fps:.1f} per second; "
         f"{100 * outside:.0f} % of them left the avatar's training hull "
-        f"(largest distance {float(performance.hull_distance.max()):.2f})."
+        f"(largest distance {float(driven.hull_distance.max()):.2f})."
     )
 
 
-def prepare(config: ReenactConfig, avatar: Avatar, track: Track) -> Performance:
-    """Retarget, smooth and clamp the driver's take."""
-    sequence = track.sequence(config.sequence)
-    drive = drive_of(sequence, every=config.every)
-    frames = tuple(sequence.good().frames[:: config.every].tolist())
-    known = avatar.expressions
-    if config.mode is Mode.cross:
-        rest, mine = avatar.torso.rest, known.neutral
-        if config.avatar_track is not None:
-            own = load_track(config.avatar_track)
-            own.require_model(track.head_model_checksum)
-            mine = rest_face(own)
-        drive = replace(
-            drive,
-            z_exp=retarget_codes(drive.z_exp, rest_face(track), mine),
-            world_from_head=retarget_motion(
-                drive.world_from_head, sequence.torso, rest, SHARE[config.head_motion]
-            ),
-            world_from_torso=rest,
+def checked_out(config: ReenactConfig) -> Path:
+    """The video's path; raises OutputError or ConfigError where something would be lost."""
+    out = require_new(config.out, overwrite=config.overwrite)
+    described = out.with_suffix(".json").resolve()
+    for name in ("camera", "video", "audio"):
+        given = getattr(config, name)
+        if given is not None and Path(given).resolve() in (described, out.resolve()):
+            raise ConfigError(
+                f"{name}={given} lies where the result or its description goes.",
+                "Give another out=...",
+            )
+    return out
+
+
+def head_model(config: ReenactConfig, avatar: Avatar) -> HeadModel | None:
+    """The avatar's head model, where anything asks for it; None where it is not at hand.
+
+    Raises ConfigError where another one was given.
+    """
+    if config.head_model is None and config.codes is None and not asks_openings(config):
+        return None
+    model, wanted = load_head_model(config.head_model), avatar.prior.head_model_checksum
+    if model.checksum() == wanted:
+        return model
+    if config.head_model is not None:
+        raise ConfigError(
+            f"The avatar speaks the codes of head model {wanted}, but {config.head_model} is "
+            f"{model.checksum()}.",
+            "Give head_model=<the file that tracked and fitted it>.",
         )
-    drive = replace(
-        drive,
-        z_exp=smooth(drive.z_exp, config.smooth_frames),
-        world_from_head=smooth_poses(
-            drive.world_from_head, drive.world_from_torso, config.smooth_frames
-        ),
+    say(
+        f"The avatar's head model {wanted} is not the one that ships: lids and lips follow the "
+        "codes alone, controls have no names. Give head_model=<its file> for both."
     )
+    return None
+
+
+def asks_openings(config: ReenactConfig) -> bool:
+    """Whether lids and lips are to be kept."""
+    return config.openings and config.drives is Mode.cross
+
+
+def performance(
+    config: ReenactConfig, track: Track | None, avatar: Avatar, model: HeadModel | None
+) -> Performance:
+    """What drives: the track's take, or the codes in a file."""
+    if track is not None:
+        return take_of(track, config.sequence, model if asks_openings(config) else None)
+    assert config.codes is not None
+    yaw, pitch, roll = config.head_signs
+    size = avatar.prior.expression_size
+    return read_codes(
+        config.codes, model, size, fps=config.fps, head_signs=(yaw, pitch, roll)
+    )  # fmt: skip
+
+
+def avatar_face(config: ReenactConfig, avatar: Avatar, model: HeadModel | None) -> Face:
+    """The avatar's calibration: its own track's, else what the avatar remembers of its training."""
+    known = avatar.expressions
+    if config.avatar_track is not None:
+        own = load_track(config.avatar_track)
+        own.require_model(avatar.prior.head_model_checksum)
+        return face_of(own, model)
+    gaps = None if model is None else Gaps.of(model)
+    if gaps is None:
+        return Face(known.neutral)
+    closed = gaps.by_strongest(known.upper)
+    return Face(known.neutral, Openings.calibrated(gaps, known.neutral, None, closed))
+
+
+def drive_avatar(
+    config: ReenactConfig,
+    source: Performance,
+    avatar: Avatar,
+    face: Face,
+    model: HeadModel | None,
+) -> Driven:
+    """Smooth, retarget and clamp; all frames of `source` are known."""
+    known = avatar.expressions
+    codes = smooth(source.z_exp, config.smooth_frames)
     hull = Hull(known.lower, known.upper)
-    distance = hull.distance(drive.z_exp)
-    if config.clamp:
-        drive = replace(drive, z_exp=hull.clamp(drive.z_exp))
-    return Performance(drive, frames, distance)
+    rest, share = source.rest, SHARE[config.head_motion]
+    if config.drives is Mode.cross:
+        rest = avatar.torso.rest
+        bound = torch.full_like(known.neutral, torch.inf)
+        lower, upper = (-bound, bound) if model is None else (model.exp_lower, model.exp_upper)
+        driver = source.face if asks_openings(config) else Face(source.face.neutral)
+        codes, distance = Retargeting(driver, face, lower, upper, hull, config.clamp)(codes)
+    else:
+        distance = hull.distance(codes)
+        codes = hull.clamp(codes) if config.clamp else codes
+        if config.codes is not None:
+            rest = avatar.torso.rest
+    poses = source.world_from_head
+    if config.drives is Mode.cross or config.codes is not None or share != 1:
+        poses = retarget_motion(poses, source.rest, rest, share)
+    poses = smooth_poses(poses, rest, config.smooth_frames)
+    return Driven(Drive(codes, poses, rest, source.rate), distance)
 
 
-def rest_face(track: Track) -> Float[Tensor, "e"]:
-    """A person's neutral code, from all their tracked takes."""
-    return neutral_code(torch.cat([take.good().z_exp for take in track.sequences.values()]))
+def sound(config: ReenactConfig) -> AudioTrack | None:
+    """What is heard: `audio`, else the sound of `video` where it has some."""
+    if config.audio is not None:
+        return AudioTrack(Path(config.audio))
+    if config.video is not None and has_audio(config.video):
+        return AudioTrack(Path(config.video))
+    return None
 
 
-def chosen_serial(capture: Capture | None, sequence: str, serial: str | None) -> str | None:
-    """The camera of the driver's picture: the one given, else the most frontal of the sequence."""
-    if capture is None or serial is not None:
-        return serial
-    cameras = capture.cameras(capture.sequence(sequence).serials)
-    frontal = cameras.axes_world()[:, 2].argmin()
-    return cameras.ids[int(frontal)]
+def beside_of(config: ReenactConfig, track: Track) -> Beside | None:
+    """The driver's camera: the one given, else the most frontal of the take's."""
+    if config.capture is None:
+        return None
+    capture = open_capture(config.capture, config.participant)
+    take = track.sequence(config.sequence)
+    name = next(key for key, value in track.sequences.items() if value is take)
+    if config.serial is not None:
+        return Beside(capture, name, config.serial)
+    cameras = capture.cameras(capture.sequence(name).serials)
+    return Beside(capture, name, cameras.ids[int(cameras.axes_world()[:, 2].argmin())])
 
 
-def result_camera(
-    config: ReenactConfig, avatar: Avatar, capture: Capture | None, serial: str | None
+def pictures(
+    config: ReenactConfig, source: Performance, beside: Beside | None
+) -> Iterator[ImageArray]:
+    """The driver's pictures of all used frames; none where there is nothing to show."""
+    if config.video is not None:
+        return video_pictures(config.video, source.frames / source.fps, config.height)
+    if beside is None:
+        return iter(())
+    assert config.capture is not None
+    return iter(
+        driver_pictures(
+            config.capture, config.participant, beside.sequence, source.frames.tolist(),
+            beside.serial, config.height,
+        )
+    )  # fmt: skip
+
+
+def result_path(
+    config: ReenactConfig, avatar: Avatar, drive: Drive, beside: Beside | None
 ) -> Cameras:
-    """One camera for the result.
+    """The result's cameras, one per frame.
 
-    The driver's own for a take of the same person; the same serial of the avatar's capture, if
-    given, for another's; else one in front of the avatar.
+    Where `camera` says nothing: the driver's own for a take of the same person; the same serial of
+    the avatar's capture, if given, for another's; else one in front of the avatar.
     """
-    source = capture if config.mode is Mode.self else None
-    if config.mode is Mode.cross and config.avatar_capture is not None:
-        source = open_capture(config.avatar_capture, config.avatar_participant)
-    if source is None or serial is None:
-        width = round(config.height * 0.75)
-        return front_camera(avatar.torso.rest, width, config.height)
-    full = source.cameras([serial])
-    return full.resized(round(config.height * full.width / full.height), config.height)
-
-
-def driver_pictures(
-    capture: Capture | None,
-    sequence: str,
-    serial: str | None,
-    frames: tuple[int, ...],
-    height: int,
-) -> Iterator[ImageArray]:
-    """The driver's frames at this height; none where there is no capture."""
-    if capture is None or serial is None:
-        return
-    full = capture.cameras([serial])
-    width = round(height * full.width / full.height)
-    views = capture.views(sequence, frames, [serial], width, height)
-    for image in views.images[:, 0]:
-        yield image.numpy()
-
-
-def composed(
-    results: Iterator[ImageArray],
-    drivers: Iterator[ImageArray],
-    titles: tuple[str, str],
-    frames: tuple[int, ...],
-) -> Iterator[ImageArray]:
-    """Driver left, result right, each under its title; the result alone where there is no driver.
-
-    All frames have the size of the first.
-    """
-    for result, frame in zip(results, frames, strict=True):
-        right = labelled(result, titles[1])
-        left = next(drivers, None)
-        if left is None:
-            yield right
-        else:
-            yield side_by_side([labelled(left, f"{titles[0]} #{frame}"), right])
+    shown, person = config.capture, config.participant
+    if config.drives is Mode.cross:
+        shown, person = config.avatar_capture, config.avatar_participant
+    full = None
+    if shown is not None:
+        capture = open_capture(shown, person)
+        serial = None if beside is None else beside.serial
+        full = capture.cameras(None if serial is None else [serial])
+    aspect = 0.75 if full is None else full.width / full.height
+    width = round(config.height * aspect)
+    if config.camera is not None:
+        return camera_path(
+            config.camera, len(drive), drive.fps, drive.world_from_torso, width, config.height,
+            capture=shown, participant=person, swing_deg=config.swing_deg,
+        )  # fmt: skip
+    if full is None or beside is None:
+        return hold(front_camera(avatar.torso.rest, width, config.height), len(drive))
+    return hold(full.resized(width, config.height), len(drive))
 
 
 def summary(
-    config: ReenactConfig, track: Track, sequence: str, performance: Performance
+    config: ReenactConfig,
+    track: Track | None,
+    source: Performance,
+    driven: Driven,
+    unknown: int,
 ) -> dict[str, object]:
     """What the json beside the video says."""
-    good = performance.hull_distance <= 0
+    good = driven.hull_distance <= 0
     return {
-        "mode": config.mode.value,
-        "driver": track.participant,
-        "sequence": sequence,
-        "frames": list(performance.frames),
-        "fps": round(performance.drive.fps, 3),
-        "frames_not_tracked": int((~track.sequence(sequence).ok).sum()),
+        "mode": config.drives.value,
+        "driver": source.name if track is None else track.participant,
+        "sequence": None if track is None else source.name.removeprefix(f"{track.participant} "),
+        "frames": source.frames.tolist(),
+        "fps": round(driven.drive.fps, 3),
+        "frames_not_tracked": unknown,
         "clamped": config.clamp,
         "head_motion": config.head_motion.value,
         "smooth_frames": config.smooth_frames,
+        "openings_kept": asks_openings(config) and source.face.openings is not None,
+        "camera": config.camera,
         "hull_inside_percent": round(100 * float(good.float().mean()), 2),
         "hull_distance_unit": "widths of the control that overshoots most",
-        "hull_distance": [round(float(d), 4) for d in performance.hull_distance],
+        "hull_distance": [round(float(d), 4) for d in driven.hull_distance],
     }

@@ -3,7 +3,7 @@
 t frames, e expression size. `curves` reads codes from files.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -55,15 +55,12 @@ class Performance:
             rows = torch.arange(int(known[0]), int(known[-1]) + 1)
         rows = rows[::every]
         shown = known[(rows[:, None] - known[None]).abs().argmin(1)] if hold else rows
-        return Performance(
-            self.name,
-            self.frames[rows],
-            self.z_exp[shown],
-            self.world_from_head[shown],
-            self.rest,
-            self.ok[shown],
-            self.face,
-            self.fps,
+        return replace(
+            self,
+            frames=self.frames[rows],
+            z_exp=self.z_exp[shown],
+            world_from_head=self.world_from_head[shown],
+            ok=self.ok[shown],
         )
 
     @property

@@ -104,5 +104,6 @@ def _spread(picture: ImageArray, known: Bool[np.ndarray, "h w"]) -> ImageArray:
     if known.all() or not known.any():
         return picture
     found = distance_transform_edt(~known, return_indices=True)
-    distance, (rows, columns) = np.asarray(found[0]), np.asarray(found[1])
+    assert isinstance(found, tuple)
+    distance, (rows, columns) = found
     return np.where((distance <= SPREAD)[..., None], picture[rows, columns], 0).astype(np.uint8)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from driven_person import make_avatar, make_take
 
 from npga.core.cameras import Cameras, look_at
 from npga.core.errors import ConfigError
@@ -21,7 +22,6 @@ from npga.render.pictures import (
 )
 from npga.render.run import drive_of
 from npga.render.trajectory import front_camera
-from tests.render.conftest import make_avatar, make_take
 
 
 def camera(width=60, height=50) -> Cameras:

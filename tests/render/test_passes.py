@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from driven_person import make_avatar, make_take
 
+from npga.avatar.store import load_avatar
 from npga.core.cameras import Cameras, look_at
 from npga.core.errors import ConfigError
 from npga.core.gaussians import Gaussians
@@ -22,6 +22,7 @@ from npga.render.pictures import (
 )
 from npga.render.run import drive_of
 from npga.render.trajectory import front_camera
+from nphm_tracking import load_track
 
 
 def camera(width=60, height=50) -> Cameras:
@@ -120,8 +121,9 @@ def test_a_depth_picture_is_bright_near_dark_far_and_black_where_nothing_is():
     assert picture[0, 0] == 0
 
 
-def avatar_layers(refine=True) -> Layers:
-    avatar, drive = make_avatar(), drive_of(make_take())
+def avatar_layers(person, refine=True) -> Layers:
+    avatar = load_avatar(person / "avatar.safetensors")
+    drive = drive_of(load_track(person).sequence("FREE"))
     with torch.no_grad():
         avatar.colors.clamp_(0.1, 0.9)
         avatar.refiner.layers[-1].bias.fill_(-0.05)
@@ -132,8 +134,8 @@ def avatar_layers(refine=True) -> Layers:
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_transparent_over_a_grey_is_the_picture_on_that_grey(refine):
-    layers = avatar_layers(refine)
+def test_transparent_over_a_grey_is_the_picture_on_that_grey(person, refine):
+    layers = avatar_layers(person, refine)
     assert 0.02 < float(((layers.alpha > 0.05) & (layers.alpha < 0.95)).float().mean())
     rgba = color_picture(layers, None).astype(float)
     alpha = rgba[..., 3:] / 255
@@ -142,16 +144,16 @@ def test_transparent_over_a_grey_is_the_picture_on_that_grey(refine):
         assert np.abs(over - color_picture(layers, level)).max() <= 2
 
 
-def test_colours_reach_a_little_into_what_is_transparent():
-    rgba = color_picture(avatar_layers(), None)
+def test_colours_reach_a_little_into_what_is_transparent(person):
+    rgba = color_picture(avatar_layers(person), None)
     clear = rgba[..., 3] == 0
     assert clear.any() and (rgba[0, 0] == 0).all()
     edge = clear & np.roll(~clear, 1, axis=1)
     assert rgba[edge][:, :3].max(1).min() > 10
 
 
-def test_another_background_is_not_what_the_refiner_sees():
-    plain, refined = avatar_layers(False), avatar_layers(True)
+def test_another_background_is_not_what_the_refiner_sees(person):
+    plain, refined = avatar_layers(person, False), avatar_layers(person, True)
     change = [refined.over(level) - plain.over(level) for level in (1.0, 0.3)]
     assert change[0].abs().max() > 0.03
     assert torch.allclose(change[0], change[1], atol=1e-5)

@@ -13,6 +13,7 @@ from npga.core.similarity import Similarity
 from npga.drive.config import DriveConfig
 from npga.drive.driver import Equipment
 from npga.drive.puppet import Driven, Puppet
+from npga.reenact.nearest import likeness
 from npga.reenact.openings import Gaps, Openings
 from npga.reenact.retarget import SHARE, Face, Hull, Retargeting
 from npga.reenact.source import face_of
@@ -45,8 +46,15 @@ class Stage:
     def puppet(self, driver: Face, driver_rest: Similarity) -> Puppet:
         """Moves the avatar by a calibrated driver."""
         known, model, config = self.avatar.expressions, self.equipment.model, self.config
-        hull = Hull(known.lower.cpu(), known.upper.cpu()) if config.clamp else None
-        retargeting = Retargeting(driver, self.face, model.exp_lower, model.exp_upper, hull)
+        retargeting = Retargeting(
+            driver,
+            self.face,
+            model.exp_lower,
+            model.exp_upper,
+            Hull(known.lower.cpu(), known.upper.cpu()),
+            config.clamp,
+            likeness(model),
+        )
         share = SHARE[config.head_motion]
         return Puppet(retargeting, driver_rest, self.rest, share, config.filter)
 

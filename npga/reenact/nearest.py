@@ -9,17 +9,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nphm_tracking import HeadModel
+from nphm_tracking.head import landmark_slopes
+from nphm_tracking.landmarks import DETAIL_IDS, used_landmarks
+
 ROUNDS = 30
 """Of projected Newton steps; most frames need fewer than ten."""
 OWN = 0.02
-"""How much a control counts in itself beside what it moves: keeps codes where landmarks tell nothing,
-as a share of the mean curvature."""
+"""How much a control counts in itself beside what it moves, as a share of the mean curvature: keeps
+codes where landmarks tell nothing."""
+DETAIL = 2.0
+"""Weight of lips, lids, brows and irises against 1, as in tracking."""
 
 
-def likeness(slopes: Float[Tensor, "l 3 e"], weight: Float[Tensor, " l"]) -> Float[Tensor, "e e"]:
-    """The metric of codes in which equal distances look equal: landmark motion, squared."""
+def likeness(model: HeadModel) -> Float[Tensor, "e e"] | None:
+    """The metric of codes in which equal distances look equal: landmark motion, squared.
+
+    None where the head model does not know how codes move landmarks.
+    """
+    slopes = landmark_slopes(model)
+    if slopes is None:
+        return None
+    ids = used_landmarks(model.landmark_count)
+    weight = torch.tensor([DETAIL if index in DETAIL_IDS else 1.0 for index in ids])
     moved = slopes.flatten(0, 1)
-    metric = moved.T @ (moved * weight.repeat_interleave(3)[:, None])
+    metric = moved.T @ (moved * weight.repeat_interleave(3)[:, None].to(moved))
     return metric + OWN * metric.diagonal().mean() * torch.eye(len(metric)).to(metric)
 
 

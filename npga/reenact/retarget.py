@@ -22,6 +22,7 @@ from torch import Tensor
 from npga.core.errors import ConfigError
 from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
 from npga.core.similarity import Similarity
+from npga.reenact.nearest import nearest_inside
 from npga.reenact.openings import Gaps, Openings
 
 
@@ -95,6 +96,9 @@ class Retargeting:
     """Of the avatar's training codes, where it is known."""
     clamp: bool = True
     """Whether codes are kept inside the hull."""
+    metric: Float[Tensor, "e e"] | None = None
+    """How alike codes look (`nearest.likeness`): what the hull cuts off, controls with room take
+    over. None: every control is clamped alone."""
 
     def __call__(
         self, z_exp: Float[Tensor, "t e"]
@@ -108,6 +112,8 @@ class Retargeting:
         if not self.clamp:
             return codes, distance
         inside = self.hull.clamp(codes)
+        if self.metric is not None:
+            inside = nearest_inside(codes, self.hull.lower, self.hull.upper, self.metric)
         return self._opened(inside, z_exp, self.hull.lower, self.hull.upper), distance
 
     def _opened(self, codes: Tensor, z_exp: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ class StageConfig:
     landmark_monocular: float = knob(1.0, "the same for one camera, which sees nothing else")
     landmark_scale_mm: float = knob(15.0, "robust scale of the landmarks")
     code: float = knob(0.002, "weight of |(z_exp - mean) / std|^2")
+    score: float = knob(0.0, "weight of the squared difference to a detector's scores of the codes")
     sparsity: float = knob(0.02, "weight of the sum of z_exp where its lower bound is 0")
     smooth_code: float = knob(0.0, "weight of code steps between neighbouring frames")
     smooth_pose: float = knob(0.0, "weight of pose steps between neighbouring frames, per mm^2")

@@ -8,6 +8,7 @@ path or found in an installed package. l landmarks.
 import importlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,19 @@ from npga.core.errors import TrackError
 
 MEDIAPIPE_COUNT = 478
 CONFIDENCE_MIN = 0.3
+_SIDED = (
+    "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp eyeSquint "
+    "eyeWide mouthDimple mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch mouthUpperUp "
+    "noseSneer"
+).split()
+SCORE_NAMES = (
+    *(name + side for name in _SIDED for side in ("Left", "Right")),
+    *(
+        "browInnerUp cheekPuff jawForward jawLeft jawOpen jawRight mouthClose mouthFunnel mouthLeft "
+        "mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper"
+    ).split(),
+)
+"""The 51 controls that Face Landmarker scores (ARKit's without the tongue)."""
 
 
 @runtime_checkable
@@ -32,18 +46,33 @@ class LandmarkDetector(Protocol):
         ...
 
 
-def open_detector(landmarker: str | Path | None = None, faces_max: int = 1) -> "MediaPipeDetector":
+@dataclass(frozen=True)
+class FoundFace:
+    """One face of a picture."""
+
+    points: Float[np.ndarray, "l 2"]
+    """Landmarks in pixels."""
+    scores: Float[np.ndarray, " s"] | None = None
+    """How far every control of ``score_names`` is on, 0..1; None where the detector knows none."""
+
+
+def open_detector(
+    landmarker: str | Path | None = None, faces_max: int = 1, scores: bool = False
+) -> "MediaPipeDetector":
     """MediaPipe with the given ``.task`` file; without one, what the installation has.
 
-    That is Face Mesh, else Face Landmarker with a file inside an installed package. Raises
-    TrackError where neither is there.
+    That is Face Mesh, else Face Landmarker with a file inside an installed package; where scores
+    are wanted the other way round, since only Face Landmarker has them. Raises TrackError where
+    neither is there.
     """
     if landmarker is not None:
-        return FaceLandmarker(landmarker, faces_max=faces_max)
+        return FaceLandmarker(landmarker, faces_max=faces_max, scores=scores)
+    found = next(installed_landmarkers(), None)
+    if scores and found is not None:
+        return FaceLandmarker(found, faces_max=faces_max, scores=True)
     try:
         return FaceMesh(faces_max=faces_max)
     except TrackError:
-        found = next(installed_landmarkers(), None)
         if found is None:
             raise
         return FaceLandmarker(found, faces_max=faces_max)
@@ -63,27 +92,30 @@ class MediaPipeDetector:
     """What both forms of MediaPipe share."""
 
     count = MEDIAPIPE_COUNT
+    score_names: tuple[str, ...] = ()
+    """What the scores of a face are called: ARKit's names; empty without scores."""
 
-    def faces(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Float[np.ndarray, "l 2"]]:
-        """The 478 MediaPipe points in pixels of every face, at most ``faces_max``."""
+    _graph: Any
+
+    def faces(self, image: UInt8[np.ndarray, "h w 3"]) -> list[FoundFace]:
+        """The 478 MediaPipe points of every face, at most ``faces_max``, and its scores."""
         size = np.array([image.shape[1], image.shape[0]], dtype=np.float32)
         return [
-            np.array([(p.x, p.y) for p in points], dtype=np.float32) * size
-            for points in self._found(np.ascontiguousarray(image))
+            FoundFace(np.array([(p.x, p.y) for p in points], dtype=np.float32) * size, scores)
+            for points, scores in self._found(np.ascontiguousarray(image))
         ]
 
     def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "l 2"] | None:
         """The 478 MediaPipe points in pixels, or None where no face is found."""
         found = self.faces(image)
-        return found[0] if found else None
+        return found[0].points if found else None
 
     def close(self) -> None:
         """Frees the graph; the detector cannot be used afterwards."""
         self._graph.close()
 
-    _graph: Any
-
-    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> Sequence[Sequence[Any]]:
+    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> list[tuple[Any, Any]]:
+        """Points (0..1) and scores of every face."""
         raise NotImplementedError
 
 
@@ -103,15 +135,20 @@ class FaceMesh(MediaPipeDetector):
             min_detection_confidence=confidence_min,
         )
 
-    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> Sequence[Sequence[Any]]:
-        return [face.landmark for face in self._graph.process(image).multi_face_landmarks or ()]
+    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> list[tuple[Any, Any]]:
+        found = self._graph.process(image).multi_face_landmarks or ()
+        return [(face.landmark, None) for face in found]
 
 
 class FaceLandmarker(MediaPipeDetector):
     """MediaPipe Face Landmarker with a ``.task`` file (Google's face_landmarker.task)."""
 
     def __init__(
-        self, task: str | Path, confidence_min: float = CONFIDENCE_MIN, faces_max: int = 1
+        self,
+        task: str | Path,
+        confidence_min: float = CONFIDENCE_MIN,
+        faces_max: int = 1,
+        scores: bool = False,
     ) -> None:
         """Raises TrackError for a file that is absent or no landmarker, or without mediapipe."""
         task = Path(task)
@@ -127,6 +164,7 @@ class FaceLandmarker(MediaPipeDetector):
                 vision.FaceLandmarkerOptions(
                     base_options=base(model_asset_buffer=task.read_bytes()),
                     num_faces=faces_max,
+                    output_face_blendshapes=scores,
                     min_face_detection_confidence=confidence_min,
                     min_face_presence_confidence=confidence_min,
                 )
@@ -137,10 +175,22 @@ class FaceLandmarker(MediaPipeDetector):
                 "Download MediaPipe's face_landmarker.task again.",
             ) from None
 
-    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> Sequence[Sequence[Any]]:
+        if scores:
+            self.score_names = SCORE_NAMES
+
+    def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> list[tuple[Any, Any]]:
         mediapipe = _mediapipe("mediapipe")
         held = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
-        return self._graph.detect(held).face_landmarks
+        result = self._graph.detect(held)
+        scores = [_scores(face) for face in result.face_blendshapes or ()]
+        scores = scores or [None] * len(result.face_landmarks)
+        return list(zip(result.face_landmarks, scores, strict=True))
+
+
+def _scores(categories: Sequence[Any]) -> Float[np.ndarray, " s"]:
+    """In the order of SCORE_NAMES, whatever order the model has."""
+    known = {one.category_name: one.score for one in categories}
+    return np.array([known.get(name, 0.0) for name in SCORE_NAMES], dtype=np.float32)
 
 
 def _mediapipe(module: str) -> Any:  # noqa: ANN401 - an optional package without types

@@ -33,12 +33,14 @@ from nphm_tracking.result import Track
 from nphm_tracking.solve import solve_frames
 from nphm_tracking.track import canonical_landmarks_of, start_solution
 
+SCORE = 0.5
+"""Weight of a detector's scores against the landmarks' mean squared distance in mm."""
 KEYFRAMES = 12
 """Frames that decide who it is."""
 IDENTITY = StageConfig(
     kind=StageKind.keyframe, frames=KEYFRAMES, rounds=1, iterations=8, identity_steps=8
 )
-FOLLOWING = StageConfig(kind=StageKind.sequential, iterations=3)
+FOLLOWING = StageConfig(kind=StageKind.sequential, iterations=3, score=SCORE)
 ASKED = 60
 """Frames among which those at rest are sought."""
 REST_SPREAD = 2.0
@@ -51,52 +53,76 @@ LOST_MM = 12.0
 """Median distance of the landmarks to their rays above which a frame is not the face."""
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Who is followed, and what a detector says of the face at rest."""
+
+    person: Person
+    rest_scores: Float[Tensor, " e"] | None = None
+
+    def targets(self, scores: Float[Tensor, "t e"]) -> Float[Tensor, "t e"]:
+        """A detector's scores as codes of this person: 0 at rest, 1 where they are 1."""
+        if self.rest_scores is None:
+            return scores
+        room = (1 - self.rest_scores).clamp_min(0.2)
+        return ((scores - self.rest_scores) / room).clamp(0, 1)
+
+
 def calibrate(
     model: TrackableHead,
     motion: LandmarkMotion | None,
     observed: Observed,
     stage: StageConfig = IDENTITY,
-) -> Person:
+) -> Calibration:
     """Who is seen: identity from the take's most different frames, landmark offsets from its rest.
 
     The scale is that of ``observed.start``. A take may smile for longer than it rests, so rest is
-    not its median shape but where the identity needs the least expression. Ours.
+    not its median shape: it is where a detector's scores are least or, without scores, where the
+    identity needs the least expression. Ours.
     """
     solution = start_solution(model, [observed], motion)
     person, start = solution.person, solution.states[observed.name]
-    rows = choose_keyframes([observed], stage.frames, seed=0).rows
-    data, state = observed.data[rows], start[rows]
+    plain = replace(observed, data=replace(observed.data, scores=None))
+    rows = choose_keyframes([plain], stage.frames, seed=0).rows
+    data, state = plain.data[rows], start[rows]
     state = solve_frames(person, data, state, stage)
     geometry = geometry_prior(model)
     for _ in range(stage.rounds):
         person, state = fit_identity(person, data, state, solution.bias, geometry, stage)
     rows = rest_rows(observed, person, start, stage)
-    resting = replace(observed.data[rows], code_weight=torch.full((len(rows),), REST_WEIGHT))
+    resting = replace(plain.data[rows], code_weight=torch.full((len(rows),), REST_WEIGHT))
     state = start[rows]
     for _ in range(OFFSET_ROUNDS):
         state = solve_frames(person, resting, state, stage)
         bias = landmark_bias(person, resting, state)
         person = replace(person, landmarks=canonical_landmarks_of(person, bias))
-    return person
+    scores = observed.data.scores
+    return Calibration(person, None if scores is None else scores[rows].median(0).values)
 
 
 def rest_rows(
     observed: Observed, person: Person, start: FrameState, stage: StageConfig
 ) -> Int[Tensor, " k"]:
-    """The frames of a take that need the least expression of this identity, spread over the take.
+    """The frames of a take that show the least expression, spread over the take.
 
-    Those in the lowest quarter whose codes are at most `REST_SPREAD` times the least. Ours.
+    Those in the lowest quarter of which the amount is at most `REST_SPREAD` times the least. Ours.
     """
     usable = torch.nonzero(observed.enough).flatten()
     asked = usable[torch.linspace(0, len(usable) - 1, min(ASKED, len(usable))).round().long()]
-    state = solve_frames(person, observed.data[asked], start[asked], stage, CATCHING_UP)
-    amount = ((state.z_exp - person.prior.mean) / person.prior.std).square().sum(1)
+    if observed.data.scores is not None:
+        scores = observed.data.scores[asked].nan_to_num(0.0)
+        amount = (scores - scores.quantile(0.1, dim=0)).clamp_min(0).square().sum(1)
+    else:
+        state = solve_frames(person, observed.data[asked], start[asked], stage, CATCHING_UP)
+        amount = ((state.z_exp - person.prior.mean) / person.prior.std).square().sum(1)
     limit = torch.minimum(amount.quantile(0.25), REST_SPREAD * amount.amin())
     rest = asked[amount <= torch.maximum(limit, amount.amin())]
     return rest[torch.linspace(0, len(rest) - 1, min(RESTING, len(rest))).round().long()]
 
 
-def known_person(model: TrackableHead, motion: LandmarkMotion | None, track: Track) -> Person:
+def known_person(
+    model: TrackableHead, motion: LandmarkMotion | None, observed: Observed, track: Track
+) -> Calibration:
     """The person of a track, with its size and landmarks; raises TrackError where it has none."""
     if track.landmarks is None:
         raise TrackError(
@@ -104,9 +130,14 @@ def known_person(model: TrackableHead, motion: LandmarkMotion | None, track: Tra
             "Run `npga track` again with landmarks, or leave driver_track out.",
         )
     scale = next(iter(track.sequences.values())).world_from_head.scale[0]
-    slopes = landmark_slopes(model)
-    prior = expression_prior(model)
-    return Person(model, track.z_geo, scale, track.landmarks, prior, slopes, motion)
+    slopes, prior = landmark_slopes(model), expression_prior(model)
+    person = Person(model, track.z_geo, scale, track.landmarks, prior, slopes, motion)
+    scores = observed.data.scores
+    if scores is None:
+        return Calibration(person)
+    start = start_solution(model, [observed], motion).states[observed.name]
+    rows = rest_rows(observed, person, start, IDENTITY)
+    return Calibration(person, scores[rows].median(0).values)
 
 
 @dataclass(frozen=True)
@@ -127,13 +158,14 @@ class FaceFollower:
 
     def __init__(
         self,
-        person: Person,
+        calibration: Calibration,
         camera: Cameras,
         importance: Float[Tensor, " l"],
         stage: StageConfig = FOLLOWING,
     ) -> None:
         """`camera` is one camera at the size of the pixels that come; `importance` per landmark."""
-        self.person = person
+        self.calibration = calibration
+        self.person = calibration.person
         self.camera = camera
         self.stage = stage
         self._importance = importance
@@ -141,11 +173,18 @@ class FaceFollower:
         self._lost = True
 
     @torch.no_grad()
-    def follow(self, pixels: Float[Tensor, "l 2"] | None) -> Followed:
-        """The next frame; None where no face was found. Raises nothing for a bad frame."""
+    def follow(
+        self, pixels: Float[Tensor, "l 2"] | None, scores: Float[Tensor, " e"] | None = None
+    ) -> Followed:
+        """The next frame; None where no face was found. Raises nothing for a bad frame.
+
+        `scores` are a detector's, NaN where it knows none.
+        """
         if pixels is None:
             return self._missing()
         data, start = self._observed(pixels)
+        if scores is not None:
+            data = replace(data, scores=self.calibration.targets(scores[None]))
         fresh = self._state is None or self._lost
         state = start if self._state is None or self._lost else self._state
         iterations = CATCHING_UP if fresh else self.stage.iterations

@@ -63,6 +63,8 @@ class FrameData:
     """Factor on the code term: large where a frame is known to be at rest."""
     landmark_ray: Float[Tensor, "t l 3"] | None = None
     """World directions along which a landmark is not known (one camera); None = all is known."""
+    scores: Float[Tensor, "t e"] | None = None
+    """Where a detector sees the codes; NaN where it does not know one."""
 
     def __getitem__(self, index: slice | Tensor) -> "FrameData":
         """Some frames; they keep no links."""
@@ -76,6 +78,7 @@ class FrameData:
             self.points.new_zeros(max(count - 1, 0)),
             self.code_weight[index],
             None if self.landmark_ray is None else self.landmark_ray[index],
+            None if self.scores is None else self.scores[index],
         )
 
 

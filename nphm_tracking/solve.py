@@ -118,14 +118,28 @@ def _chunk_equations(
         marks, slope = posed.marks, posed.slope
         extra = _landmark_terms(data, state, posed, stage, person.scale)
         hessian, gradient, energy = hessian + extra[0], gradient + extra[1], energy + extra[2]
+    curvature, own_gradient, own_energy = _code_terms(person, data, state, stage)
+    hessian[:, range(size), range(size)] += curvature
+    gradient[:, :size] += own_gradient
+    return NormalEquations(hessian, gradient, energy + own_energy, residual, marks, slope)
+
+
+def _code_terms(
+    person: Person, data: FrameData, state: FrameState, stage: StageConfig
+) -> tuple[Float[Tensor, "t e"], Float[Tensor, "t e"], Float[Tensor, "t"]]:
+    """Diagonal of the hessian, gradient and energy of what is known of codes alone."""
     prior = person.prior
     precision = stage.code * data.code_weight[:, None] / prior.std.square()
     away = state.z_exp - prior.mean
     pull = 0.5 * stage.sparsity * (prior.lower >= 0) * data.code_weight[:, None]
-    hessian[:, range(size), range(size)] += precision
-    gradient[:, :size] += precision * away + pull
-    energy = energy + (precision * away.square() + 2 * pull * state.z_exp).sum(1)
-    return NormalEquations(hessian, gradient, energy, residual, marks, slope)
+    curvature, gradient = precision, precision * away + pull
+    energy = (precision * away.square() + 2 * pull * state.z_exp).sum(1)
+    if data.scores is not None:
+        known = stage.score * (~data.scores.isnan()).to(away)
+        apart = state.z_exp - data.scores.nan_to_num(0.0)
+        curvature, gradient = curvature + known, gradient + known * apart
+        energy = energy + (known * apart.square()).sum(1)
+    return curvature, gradient, energy
 
 
 def _landmark_terms(

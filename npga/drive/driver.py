@@ -5,7 +5,7 @@ along -z, so that a face that looks into it faces +z, as in NeRSemble. A head un
 one camera does not see how large a head is, unless the driver is known.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,13 +14,12 @@ from torch import Tensor
 
 from npga.core.cameras import Cameras
 from npga.distill.landmarks import ForwardLandmarks, forward_landmarks
-from npga.drive.faces import ChosenFace, Points
+from npga.drive.faces import ChosenFace
 from nphm_tracking import HeadModel, Track, load_head_model, load_track
 from nphm_tracking.align import METRES_PER_UNIT
 from nphm_tracking.config import TrackConfig
-from nphm_tracking.detectors import open_detector
-from nphm_tracking.follow import FaceFollower, calibrate, known_person
-from nphm_tracking.frames import Person
+from nphm_tracking.detectors import SCORE_NAMES, FoundFace, open_detector
+from nphm_tracking.follow import Calibration, FaceFollower, calibrate, known_person
 from nphm_tracking.observe import MeanHead, Observed, landmark_weights, observed_rays
 from nphm_tracking.run import mean_head
 
@@ -58,29 +57,36 @@ class Equipment:
         """Weight of every used landmark."""
         return landmark_weights(self.mean.landmark_ids, DETAIL_WEIGHT)
 
-    def used(self, points: Points) -> Float[Tensor, "l 2"]:
+    def used(self, face: FoundFace) -> Float[Tensor, "l 2"]:
         """The used ones of a detector's landmarks."""
-        return torch.from_numpy(points[list(self.mean.landmark_ids)])
+        return torch.from_numpy(face.points[list(self.mean.landmark_ids)])
 
-    def follower(self, person: Person, camera: Cameras) -> FaceFollower:
+    def scores(self, face: FoundFace) -> Float[Tensor, " e"] | None:
+        """A detector's scores in the order of the head model's codes, NaN where one has no score.
+
+        None where the detector gives none, or knows no code by name.
+        """
+        names = self.model.expression_names
+        if face.scores is None or not set(names) & set(SCORE_NAMES):
+            return None
+        places = [SCORE_NAMES.index(name) if name in SCORE_NAMES else -1 for name in names]
+        known = np.append(face.scores, np.nan).astype(np.float32)
+        return torch.from_numpy(known[places])
+
+    def follower(self, calibration: Calibration, camera: Cameras) -> FaceFollower:
         """Follows a calibrated person."""
-        return FaceFollower(person, camera, self.importance)
+        return FaceFollower(calibration, camera, self.importance)
 
 
 @dataclass(frozen=True)
 class Seen:
     """A take as the detector saw it."""
 
-    points: list[Points | None]
-    """Pixels of every frame's chosen face."""
+    faces: list[FoundFace | None]
+    """The chosen face of every frame."""
     seconds: list[float]
     width: int
     height: int
-
-    @property
-    def share(self) -> float:
-        """Of frames with a face."""
-        return float(np.mean([points is not None for points in self.points]))
 
     def observed(
         self,
@@ -89,12 +95,12 @@ class Seen:
         fps: float,
         metres_per_unit: float = METRES_PER_UNIT,
     ) -> Observed:
-        """Rays and first poses; raises TrackError where there is no face at all."""
-        count = len(equipment.mean.landmark_ids)
-        blank = torch.zeros(count, 2)
-        pixels = [blank if p is None else equipment.used(p) for p in self.points]
-        found = torch.tensor([p is not None for p in self.points])
-        return observed_rays(
+        """Rays, first poses and scores; raises TrackError where there is no face at all."""
+        count, size = len(equipment.mean.landmark_ids), equipment.model.exp_size
+        blank, unknown = torch.zeros(count, 2), torch.full((size,), torch.nan)
+        pixels = [blank if face is None else equipment.used(face) for face in self.faces]
+        found = torch.tensor([face is not None for face in self.faces])
+        observed = observed_rays(
             "video",
             fps,
             torch.arange(len(pixels)),
@@ -105,11 +111,17 @@ class Seen:
             DETAIL_WEIGHT,
             metres_per_unit,
         )
+        scores = [None if face is None else equipment.scores(face) for face in self.faces]
+        if all(one is None for one in scores):
+            return observed
+        known = torch.stack([unknown if one is None else one for one in scores])
+        return replace(observed, data=replace(observed.data, scores=known))
 
 
 def face_chooser(landmarker: str | None, rank: int) -> ChosenFace:
     """Finds the driver's face; raises TrackError without MediaPipe."""
-    return ChosenFace(open_detector(landmarker, faces_max=max(rank, FACES_MAX)), rank)
+    finder = open_detector(landmarker, faces_max=max(rank, FACES_MAX), scores=True)
+    return ChosenFace(finder, rank)
 
 
 @dataclass(frozen=True)
@@ -133,9 +145,10 @@ class KnownDriver:
         return float(next(iter(self.track.sequences.values())).world_from_head.scale[0])
 
 
-def person_of(equipment: Equipment, observed: Observed, known: KnownDriver | None) -> Person:
+def calibration_of(
+    equipment: Equipment, observed: Observed, known: KnownDriver | None
+) -> Calibration:
     """The driver: as known, else calibrated on what was observed."""
     if known is not None:
-        return known_person(equipment.model, equipment.motion, known.track)
+        return known_person(equipment.model, equipment.motion, observed, known.track)
     return calibrate(equipment.model, equipment.motion, observed)
-

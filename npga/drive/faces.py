@@ -6,11 +6,9 @@ l landmarks, pixels.
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
 
 from npga.core.images import ImageArray
-
-Points = Float[np.ndarray, "l 2"]
+from nphm_tracking.detectors import FoundFace
 
 JUMP_MAX = 1.2
 """A face farther than this many of its widths from its last place is another one."""
@@ -19,8 +17,8 @@ JUMP_MAX = 1.2
 class FaceFinder(Protocol):
     """What finds faces: `nphm_tracking.detectors` has MediaPipe in two forms."""
 
-    def faces(self, image: ImageArray) -> list[Points]:
-        """The landmarks of every face."""
+    def faces(self, image: ImageArray) -> list[FoundFace]:
+        """Every face in a picture."""
         ...
 
 
@@ -33,11 +31,11 @@ class ChosenFace:
 
     def __init__(self, finder: FaceFinder, rank: int = 1, patience: int = 15) -> None:
         self.finder, self.rank, self.patience = finder, rank, patience
-        self._last: Points | None = None
+        self._last: FoundFace | None = None
         self._missed = 0
 
-    def __call__(self, image: ImageArray) -> Points | None:
-        """The face's landmarks, None where it is not in the picture."""
+    def __call__(self, image: ImageArray) -> FoundFace | None:
+        """The chosen face, None where it is not in the picture."""
         found = self.finder.faces(image)
         chosen = self._nearest(found) if self._last is not None else self._ranked(found)
         if chosen is None:
@@ -48,18 +46,19 @@ class ChosenFace:
         self._missed, self._last = 0, chosen
         return chosen
 
-    def _ranked(self, found: list[Points]) -> Points | None:
+    def _ranked(self, found: list[FoundFace]) -> FoundFace | None:
         order = sorted(found, key=_width, reverse=True)
         return order[self.rank - 1] if len(order) >= self.rank else None
 
-    def _nearest(self, found: list[Points]) -> Points | None:
+    def _nearest(self, found: list[FoundFace]) -> FoundFace | None:
         assert self._last is not None
         if not found:
             return None
-        apart = [np.linalg.norm(one.mean(0) - self._last.mean(0)) for one in found]
+        last = self._last.points.mean(0)
+        apart = [np.linalg.norm(one.points.mean(0) - last) for one in found]
         nearest = int(np.argmin(apart))
         return found[nearest] if apart[nearest] < JUMP_MAX * _width(self._last) else None
 
 
-def _width(points: Points) -> float:
-    return float(np.ptp(points, axis=0).max())
+def _width(face: FoundFace) -> float:
+    return float(np.ptp(face.points, axis=0).max())

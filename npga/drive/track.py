@@ -16,7 +16,14 @@ from npga.core.errors import TrackError
 from npga.core.progress import track_progress
 from npga.core.similarity import Similarity
 from npga.drive.config import DriveConfig, DriveMode
-from npga.drive.driver import Equipment, KnownDriver, Seen, face_chooser, person_of, single_camera
+from npga.drive.driver import (
+    Equipment,
+    KnownDriver,
+    Seen,
+    calibration_of,
+    face_chooser,
+    single_camera,
+)
 from npga.drive.source import Frame, constant_rate, frame_rate, read_frames
 from nphm_tracking import SequenceTrack, Track
 from nphm_tracking.follow import Followed
@@ -64,14 +71,17 @@ def track_video(config: DriveConfig, equipment: Equipment) -> TrackedVideo:
     known = KnownDriver.load(config.driver_track, equipment)
     size = {} if known is None else {"metres_per_unit": known.metres_per_unit}
     observed = seen.observed(equipment, camera, rate, **size)
-    person = person_of(equipment, observed, known)
+    calibration = calibration_of(equipment, observed, known)
+    person = calibration.person
     calibrated = time.perf_counter()
     if config.mode is DriveMode.accurate:
         raise NotImplementedError
-    follower = equipment.follower(person, camera)
+    follower = equipment.follower(calibration, camera)
     followed = [
-        follower.follow(None if points is None else equipment.used(points))
-        for points in track_progress(seen.points, "follow")
+        follower.follow(None)
+        if face is None
+        else follower.follow(equipment.used(face), equipment.scores(face))
+        for face in track_progress(seen.faces, "follow")
     ]
     solved = time.perf_counter()
     take = take_from(followed, seen, rate)
@@ -94,19 +104,19 @@ def track_video(config: DriveConfig, equipment: Equipment) -> TrackedVideo:
 def see(frames: Iterator[Frame], config: DriveConfig) -> Seen:
     """The landmarks of every frame; raises TrackError for a video without a face."""
     chooser = face_chooser(config.landmarker, config.face)
-    points, seconds, size = [], [], (0, 0)
+    faces, seconds, size = [], [], (0, 0)
     for frame in track_progress(frames, "detect", 0):
-        points.append(chooser(frame.image))
+        faces.append(chooser(frame.image))
         seconds.append(frame.seconds)
         size = frame.image.shape[1], frame.image.shape[0]
-    found = sum(one is not None for one in points)
+    found = sum(one is not None for one in faces)
     if found < FACES_MIN:
         raise TrackError(
-            f"video={config.video}: face {config.face} was found in {found} of {len(points)} "
+            f"video={config.video}: face {config.face} was found in {found} of {len(faces)} "
             f"frames; {FACES_MIN} are needed.",
             "Give a video in which the driver looks into the camera, or another face=, start_s=.",
         )
-    return Seen(points, seconds, *size)
+    return Seen(faces, seconds, *size)
 
 
 def take_from(followed: list[Followed], seen: Seen, rate: float) -> SequenceTrack:

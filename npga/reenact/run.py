@@ -160,7 +160,7 @@ def avatar_face(config: ReenactConfig, avatar: Avatar, model: HeadModel | None) 
     gaps = None if model is None else Gaps.of(model)
     if gaps is None:
         return Face(known.neutral)
-    closed = gaps.by_strongest(known.upper)
+    closed = gaps.least(known.lower, known.upper).clamp_min(0)
     return Face(known.neutral, Openings.calibrated(gaps, known.neutral, None, closed))
 
 

@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
         "npga.fit.report:run_evaluate",
     ),
     "render": Command(
-        "an avatar along a camera path",
+        "an avatar along a camera path: video, PNGs, depth, normals",
         "npga.render.config:RenderConfig",
         "npga.render.run:run",
     ),

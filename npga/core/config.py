@@ -136,7 +136,9 @@ def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str]]:
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        shown = as_plain(default) if isinstance(default, Enum | list) else default
+        shown = default.value if isinstance(default, Enum) else default
+        if isinstance(default, list):
+            shown = f"[{', '.join(map(str, as_plain(default)))}]"
         rows.append((prefix + field.name, str(shown), field.metadata.get("help", "")))
     return rows
 

@@ -24,7 +24,7 @@ from npga.core.cameras import Cameras
 from npga.core.similarity import Similarity
 from npga.raster import Backend, rasterize
 
-SMOOTH_M = 0.0025
+SMOOTH_M = 0.004
 """Standard deviation of the filter over depth before normals are taken, metres on the surface."""
 COVERED = 0.5
 """Alpha from which a pixel has a depth."""

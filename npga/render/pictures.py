@@ -19,6 +19,8 @@ from npga.render.layers import Layers
 FAR_LEVEL = 0.1
 """Grey of the far end in a depth picture; black is nothing."""
 DEPTH_MAX_MM = 65535
+SPREAD = 16
+"""Pixels over which colours reach into what is transparent: the width of a codec's block."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def pass_picture(kind: Pass, layers: Layers, look: Look) -> ImageArray | AlphaIm
 def color_picture(layers: Layers, background: float | None) -> ImageArray | AlphaImageArray:
     """On a grey, or with straight alpha.
 
-    Where nothing is, a transparent picture has the colour of the nearest pixel where something is,
-    so that scaling or filtering it makes no halo.
+    Just outside of what is covered, a transparent picture has the colour of the nearest covered
+    pixel, so that scaling, filtering or compressing it makes no halo.
     """
     if background is not None:
         return to_uint8(layers.over(background)[0])
@@ -98,9 +100,10 @@ def normals_picture(layers: Layers, *, transparent: bool) -> ImageArray | AlphaI
 
 
 def _spread(picture: ImageArray, known: Bool[np.ndarray, "h w"]) -> ImageArray:
-    """Every unknown pixel takes the colour of the nearest known one."""
+    """Unknown pixels take the colour of the nearest known one; those farther off are black."""
     if known.all() or not known.any():
         return picture
-    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
-    rows, columns = np.asarray(nearest)
-    return picture[rows, columns]
+    found = distance_transform_edt(~known, return_indices=True)
+    assert isinstance(found, tuple)
+    distance, (rows, columns) = found
+    return np.where((distance <= SPREAD)[..., None], picture[rows, columns], 0).astype(np.uint8)

@@ -49,7 +49,8 @@ def commands(capture: str, out: Path, every: int) -> list[tuple[str, list[str]]]
         (
             "reenact cross",
             [*reenact, "mode=cross", f"track={driver}", *other]
-            + [f"avatar_capture={capture}", "avatar_participant=031", f"out={out / 'cross.mp4'}"],
+            + [f"avatar_capture={capture}", "avatar_participant=031", f"avatar_track={track}"]
+            + [f"out={out / 'cross.mp4'}"],
         ),
     ]
 

@@ -73,7 +73,7 @@ COMMANDS: dict[str, Command] = {
         "npga.render.submit:run",
     ),
     "reenact": Command(
-        "an avatar driven by a track, its own or another person's",
+        "an avatar driven by a track, its own or another person's, or by codes",
         "npga.reenact.config:ReenactConfig",
         "npga.reenact.run:run",
     ),

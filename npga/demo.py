@@ -100,7 +100,7 @@ def path_stages(config: DemoConfig) -> list[Stage]:
         Stage("fit", "avatar", lambda f: _fit(config, f, me)),
         Stage("evaluate", "evaluate", lambda f: _evaluate(config, f, me)),
         Stage("reenact self", "self_reenactment.mp4", lambda f: _self(config, f, me)),
-        Stage("reenact cross", "cross_reenactment.mp4", lambda f: _cross(config, f, driver)),
+        Stage("reenact cross", "cross_reenactment.mp4", lambda f: _cross(config, f, me, driver)),
         Stage("render", "novel_view.mp4", lambda f: _render(config, f, me)),
     ]
 
@@ -179,7 +179,7 @@ def _self(config: DemoConfig, folder: Path, track: str) -> None:
     run_reenact(compose_config(ReenactConfig, "reenact", settings))
 
 
-def _cross(config: DemoConfig, folder: Path, driver: str) -> None:
+def _cross(config: DemoConfig, folder: Path, track: str, driver: str) -> None:
     settings = [
         "mode=cross",
         f"avatar={folder / 'avatar'}",
@@ -189,6 +189,7 @@ def _cross(config: DemoConfig, folder: Path, driver: str) -> None:
         f"participant='{config.driver}'",
         f"avatar_capture={config.capture}",
         f"avatar_participant='{config.participant}'",
+        f"avatar_track={folder / track}",
         f"out={folder / 'cross_reenactment.mp4'}",
     ]
     run_reenact(compose_config(ReenactConfig, "reenact", settings))

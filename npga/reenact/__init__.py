@@ -1,1 +1,1 @@
-"""An avatar driven by a tracked take: its own (self) or another person's (cross)."""
+"""An avatar driven by a tracked take, its own (self) or another person's (cross), or by codes."""

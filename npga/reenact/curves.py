@@ -244,6 +244,7 @@ def _evenly(
         ok,
         _face(codes[ok], curve.recorded, model),
         fps,
+        placed=False,
     )
 
 

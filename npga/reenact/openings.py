@@ -28,11 +28,15 @@ MEDIAPIPE = 478
 
 CLOSED_BELOW = 0.35
 """A person whose lids come below this share of their rest gap has closed them."""
+CLOSED_AT_MOST = 0.5
+"""The same where only the bounds of the codes tell how far lids close."""
 CLOSED_QUANTILE = 0.01
 SHUT_QUANTILE = 0.1
 """Of the lips' gap: mouths are shut often, lids rarely."""
 RESIDUAL = 0.1
 """Lips that are often this close to where the head model closes them are shut then (6 mm)."""
+ASKED = 0.2
+"""Controls that move a gap by less than this share of the strongest are not asked to."""
 ROUNDS = 4
 """Of the correction: codes that reach a bound leave the rest to the others."""
 
@@ -67,9 +71,19 @@ class Gaps:
         """The gaps under codes."""
         return self.at_zero + z_exp @ self.slopes.T
 
+    def asked(self) -> Float[Tensor, "k e"]:
+        """How far each control is asked to move each gap: its strength, 1 = the strongest."""
+        share = self.slopes.abs() / self.slopes.abs().amax(1, keepdim=True)
+        return torch.where(share >= ASKED, share, 0.0)
+
     def by_strongest(self, upper: Float[Tensor, "e"]) -> Float[Tensor, "k"]:
         """The gaps when the one control that closes most is at its upper bound."""
         return self.at_zero + (self.slopes * upper).amin(1)
+
+    def least(self, lower: Float[Tensor, "e"], upper: Float[Tensor, "e"]) -> Float[Tensor, "k"]:
+        """The gaps when all that are asked close as far as the bounds let them."""
+        asked = torch.where(self.asked() > 0, self.slopes, 0.0)
+        return self.at_zero + torch.minimum(asked * lower, asked * upper).sum(1)
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ class Openings:
             shut = torch.where(least < CLOSED_BELOW * rest, least, shut)
             often = seen.quantile(SHUT_QUANTILE, dim=0)
             lips = torch.where(often < lips + RESIDUAL, often, lips)
-        shut = torch.where(shut < CLOSED_BELOW * rest, shut, torch.zeros_like(shut))
+        shut = torch.where(shut < CLOSED_AT_MOST * rest, shut, torch.zeros_like(shut))
         shut = torch.where(LIDS, shut, lips)
         unit = torch.where(LIDS, (rest - shut).clamp_min(1e-3), torch.ones_like(rest))
         return Openings(gaps, shut, unit)
@@ -121,21 +135,23 @@ class Openings:
     ) -> Float[Tensor, "t e"]:
         """The nearest codes inside bounds whose openings are the wanted ones.
 
-        Nearest in units of the population's spread. What is wanted shut (0 or less) may press
-        together as it does. Codes outside the bounds stay where they are unless they have to move.
+        Nearest in units of the population's spread, by the controls that chiefly move a gap.
+        What is wanted shut (0 or less) may press together as it does. Codes outside the bounds stay
+        where they are unless they have to move; what cannot be reached is left.
         """
         slopes = self.gaps.slopes / self.unit[:, None]
+        asked = slopes * self.gaps.asked()
         wanted = wanted.clamp_min(0)
         for _ in range(ROUNDS):
             miss = wanted - self.of(z_exp)
             miss = torch.where((wanted == 0) & (miss > 0), 0.0, miss)
-            push = miss @ slopes
+            push = miss @ asked
             room = torch.where(push > 0, z_exp < upper, z_exp > lower)
             weight = self.gaps.weight * room
-            normal = torch.einsum("ke,te,le->tkl", slopes, weight, slopes)
+            normal = torch.einsum("ke,te,le->tkl", slopes, weight, asked)
             ridge = 1e-6 * normal.diagonal(dim1=1, dim2=2).amax(-1).clamp_min(1e-9)
             normal = normal + ridge[:, None, None] * torch.eye(len(slopes)).to(normal)
-            step = weight * (torch.linalg.solve(normal, miss[..., None])[..., 0] @ slopes)
+            step = weight * (torch.linalg.solve(normal, miss[..., None])[..., 0] @ asked)
             moved = torch.minimum(torch.maximum(z_exp + step, lower), upper)
             z_exp = torch.where(step.abs() > 0, moved, z_exp)
         return z_exp

@@ -4,10 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from npga.avatar.avatar import Avatar
 from npga.avatar.store import load_avatar
 from npga.capture import Capture, open_capture
@@ -21,32 +17,23 @@ from npga.core.store import write_json
 from npga.core.video import VideoWriter
 from npga.reenact.config import Mode, ReenactConfig
 from npga.reenact.curves import read_codes
-from npga.reenact.openings import Gaps, Openings
-from npga.reenact.pictures import composed, video_pictures
-from npga.reenact.retarget import (
-    SHARE,
-    Face,
-    Hull,
-    Retargeting,
-    retarget_motion,
-    smooth,
-    smooth_poses,
+from npga.reenact.driven import (
+    Driven,
+    Manner,
+    avatar_face,
+    avatar_head_model,
+    drive_other,
+    drive_own,
+    retargeting_to,
 )
-from npga.reenact.source import Performance, face_of, take_of
+from npga.reenact.pictures import composed, video_pictures
+from npga.reenact.retarget import Face
+from npga.reenact.source import Performance, take_of
 from npga.render.camera_path import camera_path
 from npga.render.driver import driver_pictures
 from npga.render.render import Drive, avatar_file, render_frames, require_new
 from npga.render.trajectory import front_camera, hold
-from nphm_tracking import HeadModel, Track, load_head_model, load_track
-
-
-@dataclass(frozen=True)
-class Driven:
-    """A performance made an avatar's."""
-
-    drive: Drive
-    hull_distance: Float[Tensor, "t"]
-    """Before clamping; see `Hull.distance`."""
+from nphm_tracking import HeadModel, Track, load_track
 
 
 @dataclass(frozen=True)
@@ -64,12 +51,14 @@ def run(config: ReenactConfig) -> None:
     track = None if config.track is None else load_track(config.track)
     checksum = None if track is None else track.head_model_checksum
     avatar = load_avatar(avatar_file(config.avatar), checksum)
-    model = head_model(config, avatar)
+    model = None
+    if config.head_model is not None or config.codes is not None or asks_openings(config):
+        model = avatar_head_model(avatar, config.head_model)
     source = performance(config, track, avatar, model)
     audio = sound(config)
     unknown = int((~source.ok).sum())
     source = source.used(config.every, hold=audio is not None)
-    driven = drive_avatar(config, source, avatar, avatar_face(config, avatar, model), model)
+    driven = driven_by(config, source, avatar, model)
     beside = None if track is None else beside_of(config, track)
     path = result_path(config, avatar, driven.drive, beside)
     avatar = avatar.to(resolve_device(config.device))
@@ -108,29 +97,6 @@ def checked_out(config: ReenactConfig) -> Path:
     return out
 
 
-def head_model(config: ReenactConfig, avatar: Avatar) -> HeadModel | None:
-    """The avatar's head model, where anything asks for it; None where it is not at hand.
-
-    Raises ConfigError where another one was given.
-    """
-    if config.head_model is None and config.codes is None and not asks_openings(config):
-        return None
-    model, wanted = load_head_model(config.head_model), avatar.prior.head_model_checksum
-    if model.checksum() == wanted:
-        return model
-    if config.head_model is not None:
-        raise ConfigError(
-            f"The avatar speaks the codes of head model {wanted}, but {config.head_model} is "
-            f"{model.checksum()}.",
-            "Give head_model=<the file that tracked and fitted it>.",
-        )
-    say(
-        f"The avatar's head model {wanted} is not the one that ships: lids and lips follow the "
-        "codes alone, controls have no names. Give head_model=<its file> for both."
-    )
-    return None
-
-
 def asks_openings(config: ReenactConfig) -> bool:
     """Whether lids and lips are to be kept."""
     return config.openings and config.drives is Mode.cross
@@ -150,48 +116,18 @@ def performance(
     )  # fmt: skip
 
 
-def avatar_face(config: ReenactConfig, avatar: Avatar, model: HeadModel | None) -> Face:
-    """The avatar's calibration: its own track's, else what the avatar remembers of its training."""
-    known = avatar.expressions
-    if config.avatar_track is not None:
-        own = load_track(config.avatar_track)
-        own.require_model(avatar.prior.head_model_checksum)
-        return face_of(own, model)
-    gaps = None if model is None else Gaps.of(model)
-    if gaps is None:
-        return Face(known.neutral)
-    closed = gaps.by_strongest(known.upper)
-    return Face(known.neutral, Openings.calibrated(gaps, known.neutral, None, closed))
-
-
-def drive_avatar(
-    config: ReenactConfig,
-    source: Performance,
-    avatar: Avatar,
-    face: Face,
-    model: HeadModel | None,
+def driven_by(
+    config: ReenactConfig, source: Performance, avatar: Avatar, model: HeadModel | None
 ) -> Driven:
-    """Smooth, retarget and clamp; all frames of `source` are known."""
-    known = avatar.expressions
-    codes = smooth(source.z_exp, config.smooth_frames)
-    hull = Hull(known.lower, known.upper)
-    rest, share = source.rest, SHARE[config.head_motion]
-    if config.drives is Mode.cross:
-        rest = avatar.torso.rest
-        bound = torch.full_like(known.neutral, torch.inf)
-        lower, upper = (-bound, bound) if model is None else (model.exp_lower, model.exp_upper)
-        driver = source.face if asks_openings(config) else Face(source.face.neutral)
-        codes, distance = Retargeting(driver, face, lower, upper, hull, config.clamp)(codes)
-    else:
-        distance = hull.distance(codes)
-        codes = hull.clamp(codes) if config.clamp else codes
-        if config.codes is not None:
-            rest = avatar.torso.rest
-    poses = source.world_from_head
-    if config.drives is Mode.cross or config.codes is not None or share != 1:
-        poses = retarget_motion(poses, source.rest, rest, share)
-    poses = smooth_poses(poses, rest, config.smooth_frames)
-    return Driven(Drive(codes, poses, rest, source.rate), distance)
+    """The avatar's codes and poses; all frames of `source` are known."""
+    manner = Manner(config.head_motion, config.smooth_frames, config.clamp)
+    if config.drives is Mode.self:
+        return drive_own(source, avatar, manner)
+    own = None if config.avatar_track is None else load_track(config.avatar_track)
+    face = avatar_face(avatar, model, own)
+    driver = source.face if config.openings else Face(source.face.neutral)
+    retargeting = retargeting_to(avatar, driver, face, model, clamp=config.clamp)
+    return drive_other(source, avatar, retargeting, manner)
 
 
 def sound(config: ReenactConfig) -> AudioTrack | None:

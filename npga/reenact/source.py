@@ -35,6 +35,8 @@ class Performance:
     face: Face
     fps: float
     """Frames per second of what `frames` count."""
+    placed: bool = True
+    """Whether poses are in a capture's world; else only their motion about `rest` counts."""
 
     def __len__(self) -> int:
         return len(self.frames)

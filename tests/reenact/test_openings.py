@@ -78,9 +78,19 @@ def test_codes_at_a_bound_leave_the_work_to_others():
     start[0, 3] = 0.02
     out = face.opened(start, torch.tensor([[1.0, 1.0, 0.3]]), torch.zeros(6), torch.ones(6))
     assert face.of(out)[0, 2] == pytest.approx(0.3, abs=1e-3)
-    assert out.min() >= 0 and out[0, 3] == 0 and out[0, 2] > 0.7
+    assert out.min() >= 0 and out[0, 3] < 1e-6 and out[0, 2] > 0.7
     wide = face.opened(start, torch.tensor([[1.2, 1.0, 0.0]]), torch.zeros(6), torch.ones(6))
     assert wide[0, 5] == pytest.approx(0.4, abs=1e-3) and wide[0, 0] == 0
+
+
+def test_weak_controls_are_not_asked_for_what_cannot_be_reached():
+    weak = gaps()
+    weak.slopes[0, 4] = -0.01
+    face = Openings.calibrated(weak, torch.zeros(6), None)
+    hull = torch.tensor([0.3, 0.3, 1.0, 1.0, 1.0, 1.0])
+    out = face.opened(torch.zeros(1, 6), torch.zeros(1, 3), torch.zeros(6), hull)
+    assert out[0, 0] == pytest.approx(0.3) and out[0, 4] == 0
+    assert weak.least(torch.zeros(6), hull)[0] == pytest.approx(0.04)
 
 
 def test_what_presses_together_may():

@@ -18,7 +18,7 @@ from npga.core.similarity import Similarity
 from npga.core.video import VideoWriter, probe_video, read_video
 from npga.reenact.config import Mode, ReenactConfig
 from npga.reenact.pictures import composed, video_pictures
-from npga.reenact.run import avatar_face, drive_avatar, run
+from npga.reenact.run import driven_by, run
 from npga.reenact.source import take_of
 from nphm_tracking import SequenceTrack, load_track, save_track
 from nphm_tracking.model.load import open_prior_path
@@ -36,8 +36,7 @@ def config(person, *more) -> ReenactConfig:
 def prepare(settings, avatar, track):
     """The driven take and its frame numbers."""
     source = take_of(track, settings.sequence).used(settings.every)
-    driven = drive_avatar(settings, source, avatar, avatar_face(settings, avatar, None), None)
-    return driven, tuple(source.frames.tolist())
+    return driven_by(settings, source, avatar, None), tuple(source.frames.tolist())
 
 
 def another(person, codes_shift: float) -> None:

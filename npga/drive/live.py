@@ -1,3 +1,5 @@
 from npga.drive.config import DriveConfig
+
+
 def drive_live(config: DriveConfig) -> None:
     raise NotImplementedError

@@ -13,10 +13,9 @@ from npga.core.similarity import Similarity
 from npga.drive.config import DriveConfig
 from npga.drive.driver import Equipment
 from npga.drive.puppet import Driven, Puppet
-from npga.reenact.nearest import likeness
-from npga.reenact.openings import Gaps, Openings
-from npga.reenact.retarget import SHARE, Face, Hull, Retargeting
-from npga.reenact.source import face_of
+from npga.reenact.driven import avatar_face, avatar_hull, retargeting_to
+from npga.reenact.openings import Gaps
+from npga.reenact.retarget import SHARE, Face, Hull
 from npga.render.render import avatar_file, draw_avatar
 from nphm_tracking import load_track
 
@@ -28,15 +27,20 @@ class Stage:
     config: DriveConfig
     equipment: Equipment
     avatar: Avatar
+    hull: Hull
     face: Face
+    """Hull and face on the CPU, where drivers are tracked."""
 
     @staticmethod
     def open(config: DriveConfig) -> "Stage":
         """Load what is needed; raises CheckpointError, or TrackError for another head model."""
         equipment = Equipment.open(config.head_model, config.prior)
         avatar = load_avatar(avatar_file(config.avatar), equipment.model.checksum())
-        face = avatar_face(avatar, equipment, config.avatar_track)
-        return Stage(config, equipment, avatar.to(resolve_device(config.device)).eval(), face)
+        own = None if config.avatar_track is None else load_track(config.avatar_track)
+        face = avatar_face(avatar, equipment.model, own)
+        hull = avatar_hull(avatar)
+        device = resolve_device(config.device)
+        return Stage(config, equipment, avatar.to(device).eval(), hull, face)
 
     @property
     def rest(self) -> Similarity:
@@ -45,16 +49,8 @@ class Stage:
 
     def puppet(self, driver: Face, driver_rest: Similarity) -> Puppet:
         """Moves the avatar by a calibrated driver."""
-        known, model, config = self.avatar.expressions, self.equipment.model, self.config
-        retargeting = Retargeting(
-            driver,
-            self.face,
-            model.exp_lower,
-            model.exp_upper,
-            Hull(known.lower.cpu(), known.upper.cpu()),
-            config.clamp,
-            likeness(model),
-        )
+        config, model = self.config, self.equipment.model
+        retargeting = retargeting_to(self.hull, driver, self.face, model, clamp=config.clamp)
         share = SHARE[config.head_motion]
         return Puppet(retargeting, driver_rest, self.rest, share, config.filter)
 
@@ -71,20 +67,6 @@ class Stage:
             backend=config.backend,
         )
         return to_uint8(drawn[0])
-
-
-def avatar_face(avatar: Avatar, equipment: Equipment, track: str | None) -> Face:
-    """The avatar's calibration: of its own track, else of what it remembers of its training."""
-    if track is not None:
-        own = load_track(track)
-        own.require_model(equipment.model.checksum())
-        return face_of(own, equipment.model)
-    known = avatar.expressions
-    gaps = Gaps.of(equipment.model)
-    if gaps is None:
-        return Face(known.neutral)
-    closed = gaps.by_strongest(known.upper)
-    return Face(known.neutral, Openings.calibrated(gaps, known.neutral, None, closed))
 
 
 def driver_face(codes: torch.Tensor, z_geo: torch.Tensor, equipment: Equipment) -> Face:

@@ -13,6 +13,7 @@ from npga.avatar.avatar import Avatar
 from npga.core.errors import ConfigError
 from npga.core.progress import say
 from npga.core.similarity import Similarity
+from npga.reenact.nearest import likeness
 from npga.reenact.openings import Gaps, Openings
 from npga.reenact.retarget import (
     SHARE,
@@ -92,12 +93,13 @@ def avatar_face(avatar: Avatar, model: HeadModel | None, track: Track | None = N
 
 
 def retargeting_to(
-    avatar: Avatar, driver: Face, face: Face, model: HeadModel | None, *, clamp: bool = True
+    hull: Hull, driver: Face, face: Face, model: HeadModel | None, *, clamp: bool = True
 ) -> Retargeting:
-    """A driver's codes -> the avatar's, whose calibration is `face`; kept for all frames."""
-    bound = torch.full_like(avatar.expressions.neutral, torch.inf)
+    """A driver's codes -> an avatar's, whose hull and calibration are given; for all frames."""
+    bound = torch.full_like(hull.lower, torch.inf)
     lower, upper = (-bound, bound) if model is None else (model.exp_lower, model.exp_upper)
-    return Retargeting(driver, face, lower, upper, avatar_hull(avatar), clamp)
+    metric = None if model is None else likeness(model)
+    return Retargeting(driver, face, lower, upper, hull, clamp, metric)
 
 
 def drive_other(

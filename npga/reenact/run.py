@@ -22,6 +22,7 @@ from npga.reenact.driven import (
     Manner,
     avatar_face,
     avatar_head_model,
+    avatar_hull,
     drive_other,
     drive_own,
     retargeting_to,
@@ -126,7 +127,7 @@ def driven_by(
     own = None if config.avatar_track is None else load_track(config.avatar_track)
     face = avatar_face(avatar, model, own)
     driver = source.face if config.openings else Face(source.face.neutral)
-    retargeting = retargeting_to(avatar, driver, face, model, clamp=config.clamp)
+    retargeting = retargeting_to(avatar_hull(avatar), driver, face, model, clamp=config.clamp)
     return drive_other(source, avatar, retargeting, manner)
 
 

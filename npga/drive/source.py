@@ -7,7 +7,7 @@ Every picture is uint8 RGB, upright (the rotation tag is applied), no longer tha
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Frame:
     seconds: float
     """Since the source began."""
     number: int
+    shrunk: float = 1.0
+    """Size over that of the source's pictures."""
 
 
 def read_frames(path: str | Path, *, longest: int = LONGEST) -> Iterator[Frame]:
@@ -82,11 +84,11 @@ def constant_rate(frames: Iterator[Frame], rate: float) -> Iterator[Frame]:
     number, shown = 0, None
     for frame in frames:
         while shown is not None and (number + 0.5) / rate < frame.seconds:
-            yield Frame(shown.image, number / rate, number)
+            yield replace(shown, seconds=number / rate, number=number)
             number += 1
         shown = frame
     if shown is not None:
-        yield Frame(shown.image, number / rate, number)
+        yield replace(shown, seconds=number / rate, number=number)
 
 
 def _open(name: str, **options: Any) -> Any:  # noqa: ANN401 - PyAV's containers are untyped
@@ -100,7 +102,8 @@ def _decoded(container: Any, stream: Any, longest: int) -> Iterator[Frame]:  # n
     for number, frame in enumerate(container.decode(stream)):
         seconds = frame.time if frame.time is not None else number / RATE_WITHOUT_HEADER
         start = seconds if start is None else start
-        yield Frame(upright(frame, longest), seconds - start, number)
+        shrunk = min(1.0, longest / max(frame.width, frame.height))
+        yield Frame(upright(frame, longest), seconds - start, number, shrunk)
 
 
 def upright(frame: Any, longest: int = LONGEST) -> ImageArray:  # noqa: ANN401

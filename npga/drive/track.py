@@ -40,6 +40,7 @@ class TrackedVideo:
     track: Track
     take: SequenceTrack
     seen: Seen
+    calibration: Calibration
     seconds: dict[str, float]
     """Of decoding and detection, calibration, and solving."""
 
@@ -95,7 +96,7 @@ def track_video(config: DriveConfig, equipment: Equipment) -> TrackedVideo:
     )  # fmt: skip
     seconds = {"detect": detected - began, "calibrate": calibrated - detected,
                "solve": solved - calibrated}  # fmt: skip
-    return TrackedVideo(track, take, seen, seconds)
+    return TrackedVideo(track, take, seen, calibration, seconds)
 
 
 def follow_take(

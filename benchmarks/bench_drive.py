@@ -264,7 +264,7 @@ def main() -> None:
         ("cross", lambda a: cross_rows(*(load_track(path) for path in a.tracks))),
         ("fast", fast_rows),
         ("live", live_rows),
-        ("face", lambda a: face_rows(a, settings)),
+        ("face", lambda a: face_rows(a, lambda *words: settings(a, *words))),
     ):
         if name in wanted:
             rows += measure(args)

@@ -15,6 +15,7 @@ import numpy as np
 
 from npga.core.errors import CaptureError, NpgaError
 from npga.core.images import ImageArray
+from npga.drive.mailbox import Newest
 
 LONGEST = 1280
 """Longer side of a picture in pixels: landmarks need no more."""
@@ -32,6 +33,8 @@ class Frame:
     seconds: float
     """Since the source began."""
     number: int
+    taken: float = 0.0
+    """Live: ``time.perf_counter`` when it came from the camera."""
 
 
 def read_frames(path: str | Path, *, longest: int = LONGEST) -> Iterator[Frame]:
@@ -126,13 +129,11 @@ class NewestFrame:
     """
 
     def __init__(self, source: str, longest: int = LONGEST, loop: bool = True) -> None:
-        self._longest, self._loop = longest, loop
-        self._ready = threading.Condition()
-        self._newest: Frame | None = None
-        self._error: NpgaError | None = None
-        self._ended = False
         self.source = source
-        self.dropped = 0
+        self._longest, self._loop = longest, loop
+        self._newest: Newest[Frame] = Newest()
+        self._error: NpgaError | None = None
+        self._first = self._last = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -144,19 +145,31 @@ class NewestFrame:
         self._stop.set()
         self._thread.join(timeout=2.0)
 
+    @property
+    def received(self) -> int:
+        """Pictures that came."""
+        return self._newest.received
+
+    @property
+    def dropped(self) -> int:
+        """Pictures that nobody took in time."""
+        return self._newest.dropped
+
+    @property
+    def rate(self) -> float:
+        """Pictures per second, as they came; 0 before the second."""
+        seconds = self._last - self._first
+        return (self.received - 1) / seconds if seconds > 0 else 0.0
+
     def take(self, timeout: float = 5.0) -> Frame | None:
         """The newest picture not taken yet, waiting for it; None when the source has ended.
 
         Raises CaptureError for a source that cannot be opened, or that is silent for `timeout`.
         """
-        with self._ready:
-            there = self._ready.wait_for(
-                lambda: self._newest is not None or self._error is not None or self._ended, timeout
-            )
-            if self._error is not None:
-                raise self._error
-            frame, self._newest = self._newest, None
-        if frame is None and not there:
+        frame = self._newest.take(timeout)
+        if frame is None and self._error is not None:
+            raise self._error
+        if frame is None and not self._newest.closed:
             raise CaptureError(
                 f"camera={self.source} has sent no picture for {timeout:.0f} s.",
                 "Check whether another program holds the camera.",
@@ -172,15 +185,12 @@ class NewestFrame:
         except NpgaError as error:
             self._error = error
         finally:
-            with self._ready:
-                self._ended = True
-                self._ready.notify_all()
+            self._newest.close()
 
     def _offer(self, frame: Frame) -> bool:
-        with self._ready:
-            self.dropped += self._newest is not None
-            self._newest = frame
-            self._ready.notify_all()
+        self._first = self._first if self.received else frame.taken
+        self._last = frame.taken
+        self._newest.put(frame)
         return not self._stop.is_set()
 
     def _play(self, path: Path) -> None:
@@ -194,11 +204,12 @@ class NewestFrame:
                 wait = offset + last - (time.perf_counter() - began)
                 if wait > 0 and self._stop.wait(wait):
                     return
-                if not self._offer(Frame(frame.image, offset + last, number)):
+                now = time.perf_counter()
+                if not self._offer(Frame(frame.image, offset + last, number, now)):
                     return
                 number += 1
             offset += last + 1 / rate
-            if not self._loop:
+            if not self._loop or number == 0:
                 return
 
     def _listen(self) -> None:
@@ -210,8 +221,9 @@ class NewestFrame:
                 stream = container.streams.video[0]
                 began = time.perf_counter()
                 for number, frame in enumerate(container.decode(stream)):
+                    now = time.perf_counter()
                     image = upright(frame, self._longest)
-                    if not self._offer(Frame(image, time.perf_counter() - began, number)):
+                    if not self._offer(Frame(image, now - began, number, now)):
                         return
         except (FFmpegError, OSError, IndexError, ValueError) as error:
             raise CaptureError(

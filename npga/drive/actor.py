@@ -3,7 +3,6 @@
 t frames, e expression size.
 """
 
-import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -143,18 +142,18 @@ class LiveTracker:
         self.stage, self.chooser, self.known = stage, chooser, known
         self.calibrated_in: float | None = None
         """Seconds that the last calibration took."""
-        self._rest = Driven(stage.face.neutral, stage.rest, stage.rest, 0.0, False)
+        self.at_rest = Driven(stage.face.neutral, stage.rest, stage.rest, 0.0, False)
         self._actor: Actor | None = None
         self._gathering: Gathering | None = Gathering()
         self._pending: Future[Actor] | None = None
-        self._again = threading.Event()
         self._asked = 0.0
         self._advice = ""
         self._aside = ThreadPoolExecutor(1, "calibration")
 
     def calibrate_again(self) -> None:
-        """From the next picture on; may be called from any thread. One that is computed goes on."""
-        self._again.set()
+        """From the next picture on; one that is being computed goes on instead."""
+        if self._pending is None:
+            self._gathering, self._advice = Gathering(), ""
 
     @property
     def driving(self) -> bool:
@@ -178,7 +177,7 @@ class LiveTracker:
         detected = time.perf_counter()
         message = None if self.driving else self._prepare(frame, face)
         if self._actor is None:
-            driven = self._rest
+            driven = self.at_rest
         else:
             driven = self._actor(face if message is None else None, frame.seconds)
         found = face is not None or self._pending is not None
@@ -203,11 +202,7 @@ class LiveTracker:
         return f"{self._advice}look at the camera, face at rest: {left:.1f} s"
 
     def _collect(self) -> None:
-        """Begin a calibration that is asked for, take over one that is complete."""
-        if self._again.is_set():
-            self._again.clear()
-            if self._pending is None:
-                self._gathering, self._advice = Gathering(), ""
+        """Take over a calibration that is complete."""
         if self._pending is None or not self._pending.done():
             return
         done, self._pending = self._pending, None

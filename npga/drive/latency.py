@@ -37,14 +37,14 @@ class Parts:
 class Percentiles:
     """Milliseconds."""
 
-    p50: float
-    p95: float
+    p50: float | None
+    p95: float | None
 
     @staticmethod
     def of(seconds: list[float]) -> "Percentiles":
-        """NaN where nothing was measured."""
+        """None where nothing was measured."""
         if not seconds:
-            return Percentiles(float("nan"), float("nan"))
+            return Percentiles(None, None)
         p50, p95 = np.percentile(1000 * np.array(seconds), (50, 95))
         return Percentiles(round(float(p50), 1), round(float(p95), 1))
 
@@ -68,8 +68,12 @@ class Latency:
         return Latency(**columns)
 
     def __str__(self) -> str:
-        parts = (f"{one.name} {getattr(self, one.name).p50:.0f}" for one in fields(Parts))
-        return f"p50 {self.total.p50:.0f}, p95 {self.total.p95:.0f} ms ({', '.join(parts)})"
+        parts = ", ".join(f"{one.name} {_told(getattr(self, one.name).p50)}" for one in fields(Parts))
+        return f"latency p50 {_told(self.total.p50)}, p95 {_told(self.total.p95)} ms ({parts})"
+
+
+def _told(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 class Meter:

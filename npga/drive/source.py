@@ -143,6 +143,7 @@ class NewestFrame:
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
+        self._newest.close()
         self._thread.join(timeout=2.0)
 
     @property

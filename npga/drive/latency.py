@@ -68,7 +68,9 @@ class Latency:
         return Latency(**columns)
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{one.name} {_told(getattr(self, one.name).p50)}" for one in fields(Parts))
+        parts = ", ".join(
+            f"{one.name} {_told(getattr(self, one.name).p50)}" for one in fields(Parts)
+        )
         return f"latency p50 {_told(self.total.p50)}, p95 {_told(self.total.p95)} ms ({parts})"
 
 

@@ -1,8 +1,9 @@
 """`npga drive camera=...`: a live camera drives an avatar, seen at once.
 
-Three threads: one reads the camera, one tracks the face, and the caller's draws and shows. Between
-them lies only the newest picture, so a slow one drops pictures instead of lagging behind. A fourth
-computes a calibration aside.
+One thread reads the camera, and only its newest picture waits; the caller's tracks, draws and shows
+it, then takes the next. Tracking and drawing in two threads made both slower on two cores (6 to 9
+instead of 11 pictures a second), since each is many small steps that hold Python's lock. Only a
+calibration is computed aside.
 """
 
 import os
@@ -29,9 +30,9 @@ from npga.drive.config import DriveConfig, Show
 from npga.drive.driver import KnownDriver, face_chooser
 from npga.drive.faces import ChosenFace, FaceFinder
 from npga.drive.latency import Latency, Meter, Parts
-from npga.drive.mailbox import Newest
 from npga.drive.outputs import Controls, Outputs, Recorder, Window, captioned
 from npga.drive.page import Page
+from npga.drive.puppet import Driven
 from npga.drive.source import NewestFrame
 from npga.drive.stage import Stage
 from npga.drive.video import beside
@@ -42,8 +43,8 @@ LOG_S, TEXT_S = 5.0, 0.5
 """Seconds between two lines of the log, and between two read-outs on the picture."""
 VIEW_FPS, VIEW_S = 25.0, 12.0
 """A moving view is a path of so many seconds, again and again."""
-POLL_S = 0.1
-"""How soon a stop is noticed."""
+PAUSE_S = 0.1
+"""Between two pictures while a calibration is computed, which needs the processor."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,8 @@ class LiveReport:
     latency_ms: Latency
     """From the camera to the outputs."""
     camera_fps: float
-    dropped_by_tracking: int
-    """Pictures of the camera that were replaced by newer ones before they were tracked."""
-    dropped_by_drawing: int
-    """Tracked ones that were replaced by newer ones before they were drawn."""
+    dropped: int
+    """Pictures of the camera that newer ones replaced before they were taken."""
     calibration_s: float | None
     """That its computation took; None where it did not end."""
     size: tuple[int, int]
@@ -122,7 +121,7 @@ def open_outputs(config: DriveConfig, controls: Controls) -> Outputs:
 
 
 class Live:
-    """A run: tracking in a thread of its own, drawing and showing in the caller's."""
+    """A run, in the caller's thread."""
 
     def __init__(
         self,
@@ -136,10 +135,8 @@ class Live:
         self.controls, self.outputs = controls, outputs
         self.meter = Meter()
         self._views = live_views(stage)
-        self._shots: Newest[Shot] = Newest()
-        self._error: BaseException | None = None
-        self._without_face = 0
-        self._dropped_before = (0, 0)
+        self._still: ImageArray | None = None
+        self._without_face = self._dropped_before = 0
         self._text, self._told_at, self._logged_at = "", 0.0, 0.0
 
     def run(self, seconds: float | None = None) -> None:
@@ -147,67 +144,58 @@ class Live:
 
         An error of the camera comes after what was recorded before it is complete.
         """
-        thread = threading.Thread(target=self._track, name="track")
+        lost = None
         with self.outputs:
-            self.stage.picture(self.tracker.at_rest, self._views.select([0]))  # compiles
+            self._picture(self.tracker.at_rest, 0.0)  # compiles
             try:
                 with self.source:
-                    thread.start()
                     self._show_all(seconds)
+            except NpgaError as error:
+                lost = error
             finally:
-                self.controls.stop.set()
-                thread.join()
                 self.tracker.close()
-            if self._error is not None and not isinstance(self._error, NpgaError):
-                raise self._error
-        if self._error is not None:
-            raise self._error
-
-    def _track(self) -> None:
-        torch.set_num_threads(1)  # of this thread: small solves are slower with more
-        try:
-            while not self.controls.stop.is_set():
-                frame = self.source.take()
-                if frame is None:
-                    break
-                if self.controls.calibrate.is_set():
-                    self.controls.calibrate.clear()
-                    self.tracker.calibrate_again()
-                self._shots.put(self.tracker(frame))
-        except BaseException as error:  # told by the thread that draws
-            self._error = error
-        finally:
-            self._shots.close()
+        if lost is not None:
+            raise lost
 
     def _show_all(self, seconds: float | None) -> None:
         began = time.perf_counter()
         until = float("inf") if seconds is None else began + seconds
         while not self.controls.stop.is_set() and time.perf_counter() < until:
-            shot = self._shots.take(POLL_S)
-            if shot is not None:
-                self._show(shot, began)
-            elif self._shots.closed:
+            frame = self.source.take()
+            if frame is None:
                 return
+            if self.controls.calibrate.is_set():
+                self.controls.calibrate.clear()
+                self.tracker.calibrate_again()
+            self._show(self.tracker(frame), began)
+            if self.tracker.pending is not None:
+                self.controls.stop.wait(PAUSE_S)
 
     def _show(self, shot: Shot, began: float) -> None:
-        start = time.perf_counter()
-        row = int(shot.frame.seconds * VIEW_FPS) % len(self._views)
-        picture = self.stage.picture(shot.driven, self._views.select([row]))
+        picture = self._picture(shot.driven, shot.frame.seconds)
         drawn = time.perf_counter()
         text = shot.message or self._read_out(shot, drawn)
         shown = composed(shot, picture, text, self.controls.driver)
         self.outputs.show(shown, drawn - began, text)
         if shot.message is None:
-            self._measure(shot, start, drawn)
+            self._measure(shot, drawn)
 
-    def _measure(self, shot: Shot, start: float, drawn: float) -> None:
+    def _picture(self, driven: Driven, seconds: float) -> ImageArray:
+        """The avatar from the camera of this time; at rest it is drawn once."""
+        if driven is self.tracker.at_rest and self._still is not None:
+            return self._still
+        row = int(seconds * VIEW_FPS) % len(self._views)
+        picture = self.stage.picture(driven, self._views.select([row]))
+        self._still = picture if driven is self.tracker.at_rest else None
+        return picture
+
+    def _measure(self, shot: Shot, drawn: float) -> None:
         end = time.perf_counter()
         if not self.meter.pictures:
-            self._dropped_before = self.source.dropped, self._shots.dropped
-            self._logged_at = end
-        wait = (shot.began - shot.frame.taken) + (start - shot.solved)
-        detect, solve = shot.detected - shot.began, shot.solved - shot.detected
-        self.meter.add(end, Parts(wait, detect, solve, drawn - start, end - drawn))
+            self._dropped_before, self._logged_at = self.source.dropped, end
+        wait, detect = shot.began - shot.frame.taken, shot.detected - shot.began
+        solve = shot.solved - shot.detected
+        self.meter.add(end, Parts(wait, detect, solve, drawn - shot.solved, end - drawn))
         self._without_face += not shot.found
         if end - self._logged_at > LOG_S:
             self._logged_at = end
@@ -222,7 +210,6 @@ class Live:
 
     def report(self) -> LiveReport:
         """Of the run so far."""
-        camera, drawing = self._dropped_before
         config = self.stage.config
         return LiveReport(
             frames=len(self.meter.pictures),
@@ -231,8 +218,7 @@ class Live:
             fps=round(self.meter.fps, 2),
             latency_ms=self.meter.total(),
             camera_fps=round(self.source.rate, 2),
-            dropped_by_tracking=self.source.dropped - camera,
-            dropped_by_drawing=self._shots.dropped - drawing,
+            dropped=self.source.dropped - self._dropped_before if self.meter.pictures else 0,
             calibration_s=self.tracker.calibrated_in,
             size=(config.width, config.height),
             machine=f"{platform.machine()}, {os.cpu_count()} cores, "

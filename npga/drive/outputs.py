@@ -21,6 +21,8 @@ from npga.core.images import ImageArray
 from npga.core.video import VideoWriter
 
 RECORDED_FPS = 30.0
+RECORDED_PRESET = "veryfast"
+"""Of x264: a better one takes the time that the avatar needs."""
 LINE_PX, LETTER_PX = 16, 6
 """Of Pillow's own font."""
 
@@ -67,7 +69,7 @@ class Recorder:
 
     def __init__(self, path: Path, fps: float = RECORDED_FPS) -> None:
         self.fps = fps
-        self._writer = VideoWriter(path, fps)
+        self._writer = VideoWriter(path, fps, preset=RECORDED_PRESET)
         self._shown: ImageArray | None = None
         self._frames = 0
 

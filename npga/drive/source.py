@@ -15,7 +15,6 @@ import numpy as np
 
 from npga.core.errors import CaptureError, NpgaError
 from npga.core.images import ImageArray
-from npga.drive.mailbox import Newest
 
 LONGEST = 1280
 """Longer side of a picture in pixels: landmarks need no more."""
@@ -129,10 +128,14 @@ class NewestFrame:
     """
 
     def __init__(self, source: str, longest: int = LONGEST, loop: bool = True) -> None:
-        self.source = source
         self._longest, self._loop = longest, loop
-        self._newest: Newest[Frame] = Newest()
+        self._ready = threading.Condition()
+        self._newest: Frame | None = None
         self._error: NpgaError | None = None
+        self._ended = False
+        self.source = source
+        self.received = self.dropped = 0
+        """Pictures that came, and those of them that nobody took in time."""
         self._first = self._last = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -143,18 +146,7 @@ class NewestFrame:
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
-        self._newest.close()
         self._thread.join(timeout=2.0)
-
-    @property
-    def received(self) -> int:
-        """Pictures that came."""
-        return self._newest.received
-
-    @property
-    def dropped(self) -> int:
-        """Pictures that nobody took in time."""
-        return self._newest.dropped
 
     @property
     def rate(self) -> float:
@@ -167,10 +159,14 @@ class NewestFrame:
 
         Raises CaptureError for a source that cannot be opened, or that is silent for `timeout`.
         """
-        frame = self._newest.take(timeout)
-        if frame is None and self._error is not None:
-            raise self._error
-        if frame is None and not self._newest.closed:
+        with self._ready:
+            there = self._ready.wait_for(
+                lambda: self._newest is not None or self._error is not None or self._ended, timeout
+            )
+            if self._error is not None:
+                raise self._error
+            frame, self._newest = self._newest, None
+        if frame is None and not there:
             raise CaptureError(
                 f"camera={self.source} has sent no picture for {timeout:.0f} s.",
                 "Check whether another program holds the camera.",
@@ -186,12 +182,18 @@ class NewestFrame:
         except NpgaError as error:
             self._error = error
         finally:
-            self._newest.close()
+            with self._ready:
+                self._ended = True
+                self._ready.notify_all()
 
     def _offer(self, frame: Frame) -> bool:
-        self._first = self._first if self.received else frame.taken
-        self._last = frame.taken
-        self._newest.put(frame)
+        with self._ready:
+            self._first = self._first if self.received else frame.taken
+            self._last = frame.taken
+            self.received += 1
+            self.dropped += self._newest is not None
+            self._newest = frame
+            self._ready.notify_all()
         return not self._stop.is_set()
 
     def _play(self, path: Path) -> None:

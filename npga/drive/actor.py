@@ -1,4 +1,4 @@
-"""Live: a driver is calibrated on a few seconds of a face at rest, then followed picture by picture.
+"""Live: a driver is calibrated on seconds of a face at rest, then followed picture by picture.
 
 t frames, e expression size.
 """
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from npga.core.cameras import Cameras
+from npga.core.device import torch_threads
 from npga.core.errors import TrackError
 from npga.core.similarity import Similarity
 from npga.drive.driver import Equipment, KnownDriver, Seen, calibration_of, single_camera
@@ -170,7 +170,11 @@ class LiveTracker:
         self._aside.shutdown(cancel_futures=True)
 
     def __call__(self, frame: Frame) -> Shot:
-        """The next picture; raises what the calibration raised, but for TrackError, told instead."""
+        """The next picture; a calibration's TrackError is told, what else it raised is raised."""
+        with torch_threads(1):
+            return self._shot(frame)
+
+    def _shot(self, frame: Frame) -> Shot:
         began = time.perf_counter()
         self._collect()
         face = None if self._pending is not None else self.chooser(frame.image)

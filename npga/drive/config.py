@@ -104,6 +104,11 @@ class DriveConfig:
                     f"{name}={getattr(self, name)} was given, but at least {least} is needed.",
                     f"Give {name}={least} or more.",
                 )
+        if self.port > 65535:
+            raise ConfigError(
+                f"port={self.port} was given, but ports end at 65535.",
+                "Give port=8765, or port=0 for a free one.",
+            )
         if self.focal is not None and not self.focal > 0:
             raise ConfigError(
                 f"focal={self.focal} was given, but a focal length is positive.",

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -37,6 +37,7 @@ class Controls:
     calibrate: threading.Event = field(default_factory=threading.Event)
 
 
+@runtime_checkable
 class LiveOutput(Protocol):
     """What takes pictures."""
 

@@ -21,15 +21,16 @@ from npga.core.errors import TrackError
 MEDIAPIPE_COUNT = 478
 CONFIDENCE_MIN = 0.3
 _SIDED = (
-    "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp eyeSquint "
-    "eyeWide mouthDimple mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch mouthUpperUp "
-    "noseSneer"
+    "browDown browOuterUp cheekSquint eyeBlink eyeLookDown eyeLookIn eyeLookOut eyeLookUp "
+    "eyeSquint eyeWide mouthDimple mouthFrown mouthLowerDown mouthPress mouthSmile mouthStretch "
+    "mouthUpperUp noseSneer"
 ).split()
 SCORE_NAMES = (
     *(name + side for name in _SIDED for side in ("Left", "Right")),
     *(
-        "browInnerUp cheekPuff jawForward jawLeft jawOpen jawRight mouthClose mouthFunnel mouthLeft "
-        "mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper"
+        "browInnerUp cheekPuff jawForward jawLeft jawOpen jawRight mouthClose mouthFunnel "
+        "mouthLeft mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower "
+        "mouthShrugUpper"
     ).split(),
 )
 """The 51 controls that Face Landmarker scores (ARKit's without the tongue)."""

@@ -58,8 +58,8 @@ class ForwardLandmarks:
         return basis, identity
 
 
-def forward_landmarks(model: HeadModel, prior: str) -> ForwardLandmarks:
-    """What carries the landmarks of a head model by the F in a file or folder.
+def forward_landmarks(model: HeadModel, prior: str | None) -> ForwardLandmarks:
+    """What carries a head model's landmarks: the F in a file or folder, None = the shipped one.
 
     Raises CheckpointError for an F of another head model.
     """

@@ -66,7 +66,7 @@ class DriveConfig:
     start_s: float = knob(0.0, "first second of the video that is used")
     end_s: float | None = knob(None, "last second; null = to the end")
     driver_track: str | None = knob(
-        None, "a multi-view track of the driver: the face is then known"
+        None, "a multi-view track of the driver, then known"
     )
     avatar_track: str | None = knob(None, "the avatar's own track, for its rest face and openings")
     save_track: bool = knob(True, "video: keep the driver's track beside the mp4")

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from npga.core.cameras import Cameras
+from npga.core.rotations import matrix_from_rotvec
+from npga.core.similarity import Similarity
 from npga.distill.landmarks import ForwardLandmarks, forward_landmarks
 from npga.drive.faces import ChosenFace
 from nphm_tracking import HeadModel, Track, load_head_model, load_track
@@ -24,7 +26,7 @@ from nphm_tracking.observe import MeanHead, Observed, landmark_weights, observed
 from nphm_tracking.run import mean_head
 
 FOCAL_SHARE = 1.2
-"""Guessed focal length over the longer side of the picture: 45 degrees, between phone and webcam."""
+"""Guessed focal length over the picture's longer side: 45 degrees, between phone and webcam."""
 DETAIL_WEIGHT = TrackConfig.__dataclass_fields__["detail_weight"].default
 FACES_MAX = 4
 """Faces that are looked for where the second or third may drive."""
@@ -152,3 +154,21 @@ def calibration_of(
     if known is not None:
         return known_person(equipment.model, equipment.motion, observed, known.track)
     return calibrate(equipment.model, equipment.motion, observed)
+
+
+def straight_pose(poses: Similarity) -> Similarity:
+    """The driver's head when it looks straight into the camera, from all poses [t] of a take.
+
+    At the median place, turned and tilted towards the camera, which stands in the origin; the nod
+    stays at the take's median, since cameras stand above or below the eyes and detectors are
+    biased there. A mean over the take would call a driver who looks aside straight. Ours.
+    """
+    place = poses.translation.median(0).values
+    forward = torch.nn.functional.normalize(-place, dim=0)
+    up = place.new_tensor([0.0, 1.0, 0.0])
+    right = torch.nn.functional.normalize(torch.linalg.cross(up, forward), dim=0)
+    facing = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=1)
+    turns = facing.T @ poses.rotation
+    nod = torch.atan2(-turns[:, 1, 2], turns[:, 2, 2]).median()
+    tilted = matrix_from_rotvec(place.new_tensor([1.0, 0.0, 0.0]) * nod)
+    return Similarity(poses.scale[0], facing @ tilted, place)

@@ -27,7 +27,7 @@ class ChosenFace:
     """Keeps to one face through a take.
 
     `rank` 1 is the largest where it first appears, 2 the second largest, and so on; from then on
-    the face nearest to the last place. After `patience` pictures without it the choice is made anew.
+    the face nearest to the last place. After `patience` pictures without it one is chosen anew.
     """
 
     def __init__(self, finder: FaceFinder, rank: int = 1, patience: int = 15) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of one camera with their times: a video file, a file played as if it were live, a device.
+"""Pictures of one camera with their times: a video file, the same played as if live, a device.
 
 Every picture is uint8 RGB, upright (the rotation tag is applied), no longer than ``LONGEST`` pixels
 (4K shrinks while it is decoded), with alpha laid over white. Times are seconds from the start.

@@ -12,6 +12,7 @@ from npga.core.progress import say, track_progress
 from npga.core.store import write_json
 from npga.core.video import VideoWriter
 from npga.drive.config import DriveConfig
+from npga.drive.driver import straight_pose
 from npga.drive.puppet import Driven
 from npga.drive.stage import Stage, driver_face
 from npga.drive.track import TrackedVideo, frames_of, track_video
@@ -58,7 +59,7 @@ def performed(stage: Stage, tracked: TrackedVideo) -> list[Driven]:
     take = tracked.take
     good = take.good()
     face = driver_face(good.z_exp, tracked.track.z_geo, stage.equipment)
-    puppet = stage.puppet(face, take.torso)
+    puppet = stage.puppet(face, straight_pose(good.world_from_head))
     return [
         puppet(
             Followed(take.z_exp[n], take.world_from_head[n], float(take.residual_mm[n]),

@@ -46,10 +46,7 @@ class Actor:
 
 
 def rehearse(stage: Stage, seen: Seen, known: KnownDriver | None = None) -> Actor:
-    """The actor of a face at rest, which takes seconds; raises TrackError where it shows none.
-
-    The avatar begins at rest and comes to the driver without a jump.
-    """
+    """The actor of a face at rest, which takes seconds; raises TrackError where it shows none."""
     torch.set_num_threads(1)  # of this thread: small solves are slower with more
     equipment = stage.equipment
     camera = single_camera(seen.width, seen.height, stage.config.focal)
@@ -59,9 +56,7 @@ def rehearse(stage: Stage, seen: Seen, known: KnownDriver | None = None) -> Acto
     calibration = calibration_of(equipment, observed, known)
     codes, rest = at_rest(equipment, equipment.follower(calibration, camera), seen)
     face = resting_face(codes, calibration.person.z_geo, equipment)
-    actor = Actor(equipment, equipment.follower(calibration, camera), stage.puppet(face, rest))
-    actor(None, seen.seconds[-1])
-    return actor
+    return Actor(equipment, equipment.follower(calibration, camera), stage.puppet(face, rest))
 
 
 def at_rest(
@@ -146,7 +141,7 @@ class LiveTracker:
         self._actor: Actor | None = None
         self._gathering: Gathering | None = Gathering()
         self._pending: Future[Actor] | None = None
-        self._asked = 0.0
+        self._asked = self._seconds = 0.0
         self._advice = ""
         self._aside = ThreadPoolExecutor(1, "calibration")
 
@@ -184,6 +179,7 @@ class LiveTracker:
             driven = self.at_rest
         else:
             driven = self._actor(face if message is None else None, frame.seconds)
+        self._seconds = frame.seconds
         found = face is not None or self._pending is not None
         return Shot(frame, driven, found, message, began, detected, time.perf_counter())
 
@@ -195,7 +191,7 @@ class LiveTracker:
         if face is not None:
             gathering.add(face, frame.seconds)
         left = max(0.0, self.stage.config.calibrate_s - gathering.seconds)
-        if left == 0 and len(gathering.faces) >= FACES_MIN:
+        if left < 1e-6 and len(gathering.faces) >= FACES_MIN:
             height, width, _ = frame.image.shape
             seen = Seen(list(gathering.faces), gathering.times, width, height)
             self._gathering, self._asked = None, time.perf_counter()
@@ -212,6 +208,7 @@ class LiveTracker:
         done, self._pending = self._pending, None
         try:
             self._actor = done.result()
+            self._actor(None, self._seconds)  # at rest so far: it comes from there without a jump
         except TrackError as error:
             self._gathering, self._advice = Gathering(), f"{error.todo} "
             return

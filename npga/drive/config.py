@@ -65,9 +65,7 @@ class DriveConfig:
     face: int = knob(1, "which face drives: 1 is the largest, 2 the next")
     start_s: float = knob(0.0, "first second of the video that is used")
     end_s: float | None = knob(None, "last second; null = to the end")
-    driver_track: str | None = knob(
-        None, "a multi-view track of the driver, then known"
-    )
+    driver_track: str | None = knob(None, "a multi-view track of the driver, then known")
     avatar_track: str | None = knob(None, "the avatar's own track, for its rest face and openings")
     save_track: bool = knob(True, "video: keep the driver's track beside the mp4")
     head_model: str | None = knob(None, "head model file; null = the open prior that ships")

@@ -95,9 +95,11 @@ def run_live(
     assert config.camera is not None
     controls = controls or Controls(config.beside)
     stage = Stage.open(config)
-    chooser = face_chooser(config.landmarker, config.face)
-    if finder is not None:
-        chooser = ChosenFace(finder, config.face)
+    chooser = (
+        face_chooser(config.landmarker, config.face)
+        if finder is None
+        else ChosenFace(finder, config.face)
+    )
     known = KnownDriver.load(config.driver_track, stage.equipment)
     tracker = LiveTracker(stage, chooser, known)
     outputs = open_outputs(config, controls)

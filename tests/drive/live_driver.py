@@ -44,7 +44,7 @@ def code(**values: float) -> torch.Tensor:
 
 
 def pose(turn: float = 0.0) -> Similarity:
-    """Before the camera, 0.6 m away."""
+    """Straight before the camera, 0.6 m away."""
     rotation = matrix_from_rotvec(torch.tensor([0.0, turn, 0.0]))
     return Similarity(torch.tensor(SCALE), rotation, torch.tensor([0.0, 0.0, -0.6]))
 
@@ -56,7 +56,7 @@ def script() -> tuple[FoundFace, ...]:
     places = kit.model.landmarks(kit.model.geo_mean)
     codes = [code(), code(jawOpen=0.7), code(mouthSmileLeft=0.6, mouthSmileRight=0.6)]
     camera = single_camera(WIDTH, HEIGHT)
-    posed = kit.motion(places, kit.model.geo_mean, torch.stack(codes)).posed
+    posed = kit.motion(places, kit.model.geo_mean, torch.stack(codes)).marks
     world = [pose(turn).apply(posed[n]) for n, turn in enumerate((0.0, 0.0, 0.2))]
     return tuple(FoundFace(camera.project(points)[0][0].numpy()) for points in world)
 

@@ -11,21 +11,24 @@ import pytest
 import torch
 from live_driver import (
     FPS,
+    HEIGHT,
     NO_FACE,
     OPEN,
     REST,
     SMILE,
+    WIDTH,
     GreyFinder,
     grey,
     live_config,
+    script,
     write_clip,
 )
 
-from npga.core.errors import CaptureError, ConfigError, OutputError
+from npga.core.errors import CaptureError, ConfigError, OutputError, TrackError
 from npga.core.video import probe_video, read_video
-from npga.drive import live
-from npga.drive.actor import LiveTracker, Shot
-from npga.drive.driver import KnownDriver
+from npga.drive import actor, live
+from npga.drive.actor import LiveTracker, Shot, rehearse
+from npga.drive.driver import KnownDriver, Seen
 from npga.drive.faces import ChosenFace
 from npga.drive.latency import Latency, Meter, Parts
 from npga.drive.live import drive_live, run_live, stopped_by_signals
@@ -40,6 +43,8 @@ class Rehearsed:
     """A tracker fed by hand, at the pace of a 25 Hz camera whatever the clock says."""
 
     def __init__(self, folder: Path) -> None:
+        self.computed = threading.Event()
+        """Calibrations end when it is set."""
         self.stage = Stage.open(live_config(folder))
         known = KnownDriver.load(self.stage.config.driver_track, self.stage.equipment)
         self.tracker = LiveTracker(self.stage, ChosenFace(GreyFinder()), known)
@@ -57,7 +62,11 @@ class Rehearsed:
         shots = []
         while self.tracker.pending is None:
             shots += self.show(REST)
-        self.tracker.pending.result()
+        pending = self.tracker.pending
+        self.number += 50  # seconds in which it is computed
+        shots += self.show(REST)
+        self.computed.set()
+        pending.result()
         return shots
 
     def jaws(self, shots: list[Shot]) -> np.ndarray:
@@ -65,9 +74,16 @@ class Rehearsed:
 
 
 @pytest.fixture
-def rehearsed(tmp_path):
+def rehearsed(tmp_path, monkeypatch):
     one = Rehearsed(tmp_path)
+
+    def slowly(*given):
+        assert one.computed.wait(30)
+        return rehearse(*given)
+
+    monkeypatch.setattr(actor, "rehearse", slowly)
     yield one
+    one.computed.set()
     one.tracker.close()
 
 
@@ -102,7 +118,7 @@ def test_the_driver_is_told_what_to_do_until_calibrated(rehearsed):
     assert "face at rest: 0.2 s" in str(shots[0].message)
     assert "calibrating" in str(shots[-1].message)
     assert all(one.driven is rehearsed.tracker.at_rest for one in shots)
-    assert len(shots) == 6, "0.2 s at 25 Hz"
+    assert len(shots) == 6 + 1, "0.2 s at 25 Hz"
     first = rehearsed.show(REST)[0]
     assert first.message is None
     assert rehearsed.tracker.driving
@@ -156,6 +172,25 @@ def test_calibrating_again_makes_another_face_the_rest(rehearsed):
     names = rehearsed.tracker._actor.puppet.retargeting.driver.neutral
     assert float(names[rehearsed.jaw]) > 0.5, "what was shown is now the rest"
     assert np.isfinite(shown).all()
+
+
+def test_an_unknown_driver_is_calibrated_from_what_was_seen(tmp_path):
+    stage = Stage.open(live_config(tmp_path, driver_track=None))
+    count = 8
+    seen = Seen([script()[REST]] * count, [n / FPS for n in range(count)], WIDTH, HEIGHT)
+    driver = rehearse(stage, seen)
+    jaw = stage.equipment.model.expression_names.index(JAW)
+    rest = driver(script()[REST], 1.0).z_exp[jaw]
+    jaws = [float(driver(script()[OPEN], 1 + n / FPS).z_exp[jaw]) for n in range(1, 6)]
+    assert abs(float(rest)) < 0.05
+    assert jaws[-1] > 0.4
+
+
+def test_a_calibration_without_a_face_is_told(tmp_path):
+    stage = Stage.open(live_config(tmp_path))
+    seen = Seen([None] * 8, [n / FPS for n in range(8)], WIDTH, HEIGHT)
+    with pytest.raises(TrackError):
+        rehearse(stage, seen)
 
 
 def test_a_run_is_measured_and_recorded_by_the_clock(tmp_path, capsys):
@@ -260,7 +295,7 @@ def test_a_window_needs_a_display(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(OutputError, match="no display"):
+    with pytest.raises(OutputError, match="needs a display"):
         open_cv2()
 
 

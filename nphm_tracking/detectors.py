@@ -194,6 +194,26 @@ def _scores(categories: Sequence[Any]) -> Float[np.ndarray, " s"]:
     return np.array([known.get(name, 0.0) for name in SCORE_NAMES], dtype=np.float32)
 
 
+class PersonMatte:
+    """MediaPipe's selfie segmentation: how much of a pixel is person; its model is in the wheel."""
+
+    def __init__(self) -> None:
+        """Raises TrackError without a mediapipe that has it (0.10.14 to 0.10.29)."""
+        try:
+            found = _mediapipe("mediapipe").solutions.selfie_segmentation
+        except AttributeError as error:
+            raise _absent(error) from error
+        self._graph = found.SelfieSegmentation(model_selection=0)
+
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
+        """The matte, 0..1."""
+        return self._graph.process(np.ascontiguousarray(image)).segmentation_mask
+
+    def close(self) -> None:
+        """Frees the graph."""
+        self._graph.close()
+
+
 def _mediapipe(module: str) -> Any:  # noqa: ANN401 - an optional package without types
     os.environ.setdefault("GLOG_minloglevel", "2")
     try:

@@ -9,9 +9,10 @@ whose energy rose returns to its last state and is damped more (Levenberg-Marqua
 """
 
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from npga.core.rotations import rotvec_from_matrix
@@ -49,18 +50,30 @@ class NormalEquations:
     """Their derivative with respect to the codes."""
 
 
+@runtime_checkable
+class MoreTerms(Protocol):
+    """Further terms of frames, for instance of their pictures."""
+
+    def __call__(
+        self, person: Person, rows: Int[Tensor, "r"], state: FrameState
+    ) -> tuple[Float[Tensor, "r d d"], Float[Tensor, "r d"], Float[Tensor, "r"]]:
+        """Hessian, gradient and energy of some frames, whose numbers and states are given."""
+        ...
+
+
 def solve_frames(
     person: Person,
     data: FrameData,
     state: FrameState,
     stage: StageConfig,
     iterations: int | None = None,
+    more: MoreTerms | None = None,
 ) -> FrameState:
-    """The frames' codes and poses that minimise the stage's energy from `state` on."""
+    """The frames' codes and poses that minimise the stage's energy, and `more`, from `state` on."""
     iterations = stage.iterations if iterations is None else iterations
     with torch.no_grad():
         data = drop_wrong_normals(person, data, state)
-        kept = normal_equations(person, data, state, stage)
+        kept = normal_equations(person, data, state, stage, more)
         best = replace(state, marks=kept.marks)
         damping = torch.full_like(kept.energy, 1e-3)
         for _ in range(iterations):
@@ -69,7 +82,7 @@ def solve_frames(
             change = (trial.z_exp - best.z_exp)[:, None, :, None]
             carried = limited((kept.slope @ change).squeeze(-1), PREDICTED_MAX)
             trial = replace(trial, marks=best.marks + carried)
-            found = normal_equations(person, data, trial, stage)
+            found = normal_equations(person, data, trial, stage, more)
             better = found.energy + _smoothness(person, data, trial, stage) <= (
                 kept.energy + _smoothness(person, data, best, stage)
             )
@@ -81,15 +94,27 @@ def solve_frames(
 
 
 def normal_equations(
-    person: Person, data: FrameData, state: FrameState, stage: StageConfig
+    person: Person,
+    data: FrameData,
+    state: FrameState,
+    stage: StageConfig,
+    more: MoreTerms | None = None,
 ) -> NormalEquations:
     """Surface, landmark and code terms of every frame, without the coupling between frames."""
     per_frame = data.points.shape[1] + data.landmarks.shape[1]
     chunk = max(1, CHUNK_POINTS // max(per_frame, 1))
-    parts = [
-        _chunk_equations(person, data[rows], state[rows], stage)
-        for rows in torch.arange(len(data.points)).split(chunk)
-    ]
+    parts = []
+    for rows in torch.arange(len(data.points)).split(chunk):
+        part = _chunk_equations(person, data[rows], state[rows], stage)
+        if more is not None:
+            hessian, gradient, energy = more(person, rows, state[rows])
+            part = replace(
+                part,
+                hessian=part.hessian + hessian,
+                gradient=part.gradient + gradient,
+                energy=part.energy + energy,
+            )
+        parts.append(part)
     names = NormalEquations.__dataclass_fields__
     return NormalEquations(*(torch.cat([getattr(p, name) for p in parts]) for name in names))
 

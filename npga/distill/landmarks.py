@@ -15,6 +15,9 @@ from nphm_tracking.energies import PosedLandmarks
 from nphm_tracking.model.head_model import HeadModel
 from nphm_tracking.run import run
 
+KEPT = 2
+"""Sets of points whose basis is kept: landmarks, and the surface that is seen in pictures."""
+
 
 class ForwardLandmarks:
     """A `LandmarkMotion` of a forward prior; ours."""
@@ -22,7 +25,7 @@ class ForwardLandmarks:
     def __init__(self, forward: ForwardPrior, model: HeadModel) -> None:
         self.forward = forward
         self.model = model
-        self._known: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._known: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     @torch.no_grad()
     def __call__(
@@ -46,15 +49,15 @@ class ForwardLandmarks:
 
     def _person(self, canonical: Tensor, z_geo: Tensor) -> tuple[Tensor, Tensor]:
         """F's basis at the landmarks [l 3 r], and the identity [1 i]."""
-        if self._known is not None:
-            held, code, basis, identity = self._known
+        for held, code, basis, identity in self._known:
             if torch.equal(held, canonical) and torch.equal(code, z_geo):
                 return basis, identity
         identity = self.model.compress(z_geo[None])
         neutral = self.model.neutral_codes().z_exp[None].to(z_geo)
         _, omega = self.model.backward_field(canonical[None], identity, neutral)
         basis = self.forward.basis(canonical[None], omega, identity)[0]
-        self._known = (canonical.clone(), z_geo.clone(), basis, identity)
+        known = (canonical.clone(), z_geo.clone(), basis, identity)
+        self._known = [*self._known[-(KEPT - 1) :], known]
         return basis, identity
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from npga.core.device import torch_threads
 from npga.core.errors import TrackError
 from npga.core.similarity import Similarity
-from npga.drive.driver import Equipment, KnownDriver, Seen, calibration_of, single_camera
+from npga.drive.driver import Equipment, KnownDriver, Seen, calibration_of
 from npga.drive.faces import ChosenFace
 from npga.drive.puppet import Driven, Puppet
 from npga.drive.source import Frame
@@ -49,7 +49,7 @@ def rehearse(stage: Stage, seen: Seen, known: KnownDriver | None = None) -> Acto
     """The actor of a face at rest, which takes seconds; raises TrackError where it shows none."""
     torch.set_num_threads(1)  # of this thread: small solves are slower with more
     equipment = stage.equipment
-    camera = single_camera(seen.width, seen.height, stage.config.focal)
+    camera = seen.camera(stage.config.focal, stage.config.centre)
     size = {} if known is None else {"metres_per_unit": known.metres_per_unit}
     span = max(seen.seconds[-1] - seen.seconds[0], 1e-3)
     observed = seen.observed(equipment, camera, (len(seen.faces) - 1) / span, **size)
@@ -193,7 +193,7 @@ class LiveTracker:
         left = max(0.0, self.stage.config.calibrate_s - gathering.seconds)
         if left < 1e-6 and len(gathering.faces) >= FACES_MIN:
             height, width, _ = frame.image.shape
-            seen = Seen(list(gathering.faces), gathering.times, width, height)
+            seen = Seen(list(gathering.faces), gathering.times, width, height, frame.shrunk)
             self._gathering, self._asked = None, time.perf_counter()
             self._pending = self._aside.submit(rehearse, self.stage, seen, self.known)
             return "calibrating, a moment ..."

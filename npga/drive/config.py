@@ -64,6 +64,9 @@ class DriveConfig:
     focal: float | None = knob(
         None, "focal length in pixels of the video; null = 1.2 times its longer side"
     )
+    centre: list[float] | None = knob(
+        None, "principal point [column, row] in pixels of the video; null = its middle"
+    )
     face: int = knob(1, "which face drives: 1 is the largest, 2 the next")
     start_s: float = knob(0.0, "first second of the video that is used")
     end_s: float | None = knob(None, "last second; null = to the end")
@@ -115,6 +118,11 @@ class DriveConfig:
             raise ConfigError(
                 f"focal={self.focal} was given, but a focal length is positive.",
                 "Give it in pixels of the video, or focal=null for a guess.",
+            )
+        if self.centre is not None and len(self.centre) != 2:
+            raise ConfigError(
+                f"centre={self.centre} was given, but a principal point is two numbers.",
+                "Give centre=[column,row] in pixels of the video.",
             )
         if self.end_s is not None and self.end_s <= self.start_s:
             raise ConfigError(

@@ -32,10 +32,13 @@ FACES_MAX = 4
 """Faces that are looked for where the second or third may drive."""
 
 
-def single_camera(width: int, height: int, focal: float | None = None) -> Cameras:
-    """The driver's camera; `focal` in pixels, guessed where it is not given."""
+def single_camera(
+    width: int, height: int, focal: float | None = None, centre: list[float] | None = None
+) -> Cameras:
+    """The driver's camera; focal length and principal point in pixels, guessed if not given."""
     focal = FOCAL_SHARE * max(width, height) if focal is None else focal
-    intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    column, row = (width / 2, height / 2) if centre is None else centre
+    intrinsics = torch.tensor([[focal, 0, column], [0, focal, row], [0, 0, 1.0]])
     cam_from_world = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
     return Cameras(intrinsics[None], cam_from_world[None], width, height, ("camera",))
 
@@ -89,6 +92,16 @@ class Seen:
     seconds: list[float]
     width: int
     height: int
+    shrunk: float = 1.0
+    """Size of the pictures over the video's."""
+
+    def camera(self, focal: float | None, centre: list[float] | None) -> Cameras:
+        """The camera of these pictures; what is given is in pixels of the video."""
+        if focal is not None:
+            focal = focal * self.shrunk
+        if centre is not None:
+            centre = [value * self.shrunk for value in centre]
+        return single_camera(self.width, self.height, focal, centre)
 
     def observed(
         self,

@@ -7,7 +7,7 @@ Every picture is uint8 RGB, upright (the rotation tag is applied), no longer tha
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Frame:
     seconds: float
     """Since the source began."""
     number: int
+    shrunk: float = 1.0
+    """Size over that of the source's pictures."""
     taken: float = 0.0
     """Live: ``time.perf_counter`` when it came from the camera."""
 
@@ -84,11 +86,11 @@ def constant_rate(frames: Iterator[Frame], rate: float) -> Iterator[Frame]:
     number, shown = 0, None
     for frame in frames:
         while shown is not None and (number + 0.5) / rate < frame.seconds:
-            yield Frame(shown.image, number / rate, number)
+            yield replace(shown, seconds=number / rate, number=number)
             number += 1
         shown = frame
     if shown is not None:
-        yield Frame(shown.image, number / rate, number)
+        yield replace(shown, seconds=number / rate, number=number)
 
 
 def _open(name: str, **options: Any) -> Any:  # noqa: ANN401 - PyAV's containers are untyped
@@ -102,7 +104,8 @@ def _decoded(container: Any, stream: Any, longest: int) -> Iterator[Frame]:  # n
     for number, frame in enumerate(container.decode(stream)):
         seconds = frame.time if frame.time is not None else number / RATE_WITHOUT_HEADER
         start = seconds if start is None else start
-        yield Frame(upright(frame, longest), seconds - start, number)
+        shrunk = min(1.0, longest / max(frame.width, frame.height))
+        yield Frame(upright(frame, longest), seconds - start, number, shrunk)
 
 
 def upright(frame: Any, longest: int = LONGEST) -> ImageArray:  # noqa: ANN401
@@ -208,7 +211,7 @@ class NewestFrame:
                 if wait > 0 and self._stop.wait(wait):
                     return
                 now = time.perf_counter()
-                if not self._offer(Frame(frame.image, offset + last, number, now)):
+                if not self._offer(replace(frame, seconds=offset + last, number=number, taken=now)):
                     return
                 number += 1
             offset += last + 1 / rate
@@ -226,7 +229,8 @@ class NewestFrame:
                 for number, frame in enumerate(container.decode(stream)):
                     now = time.perf_counter()
                     image = upright(frame, self._longest)
-                    if not self._offer(Frame(image, now - began, number, now)):
+                    shrunk = max(image.shape) / max(frame.width, frame.height)
+                    if not self._offer(Frame(image, now - began, number, shrunk, now)):
                         return
         except (FFmpegError, OSError, IndexError, ValueError) as error:
             raise CaptureError(

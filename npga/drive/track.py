@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 
 import npga
+from npga.core.cameras import Cameras
 from npga.core.errors import TrackError
 from npga.core.progress import track_progress
 from npga.core.similarity import Similarity
+from npga.drive.accurate import solve_take
 from npga.drive.config import DriveConfig, DriveMode
 from npga.drive.driver import (
     Equipment,
@@ -22,11 +24,10 @@ from npga.drive.driver import (
     Seen,
     calibration_of,
     face_chooser,
-    single_camera,
 )
 from npga.drive.source import Frame, constant_rate, frame_rate, read_frames
 from nphm_tracking import SequenceTrack, Track
-from nphm_tracking.follow import Followed
+from nphm_tracking.follow import Calibration, Followed
 
 FACES_MIN = 5
 """Frames with a face that a video needs."""
@@ -67,7 +68,7 @@ def track_video(config: DriveConfig, equipment: Equipment) -> TrackedVideo:
     frames, rate = frames_of(config)
     seen = see(frames, config)
     detected = time.perf_counter()
-    camera = single_camera(seen.width, seen.height, config.focal)
+    camera = seen.camera(config.focal, config.centre)
     known = KnownDriver.load(config.driver_track, equipment)
     size = {} if known is None else {"metres_per_unit": known.metres_per_unit}
     observed = seen.observed(equipment, camera, rate, **size)
@@ -75,14 +76,10 @@ def track_video(config: DriveConfig, equipment: Equipment) -> TrackedVideo:
     person = calibration.person
     calibrated = time.perf_counter()
     if config.mode is DriveMode.accurate:
-        raise NotImplementedError
-    follower = equipment.follower(calibration, camera)
-    followed = [
-        follower.follow(None)
-        if face is None
-        else follower.follow(equipment.used(face), equipment.scores(face))
-        for face in track_progress(seen.faces, "follow")
-    ]
+        pictures = frames_of(config)[0]
+        followed = solve_take(equipment, calibration, observed, pictures, camera)
+    else:
+        followed = follow_take(equipment, calibration, seen, camera)
     solved = time.perf_counter()
     take = take_from(followed, seen, rate)
     name = Path(config.video).stem
@@ -93,7 +90,7 @@ def track_video(config: DriveConfig, equipment: Equipment) -> TrackedVideo:
         head_model_checksum=equipment.model.checksum(),
         participant="driver",
         provenance={"video": Path(config.video).name, "mode": config.mode.value,
-                    "focal_px": float(camera.K[0, 0, 0]), "npga": npga.__version__},
+                    "focal_px": float(camera.K[0, 0, 0]) / seen.shrunk, "npga": npga.__version__},
         landmarks=person.landmarks,
     )  # fmt: skip
     seconds = {"detect": detected - began, "calibrate": calibrated - detected,
@@ -101,14 +98,27 @@ def track_video(config: DriveConfig, equipment: Equipment) -> TrackedVideo:
     return TrackedVideo(track, take, seen, seconds)
 
 
+def follow_take(
+    equipment: Equipment, calibration: Calibration, seen: Seen, camera: Cameras
+) -> list[Followed]:
+    """Every frame from where the last one ended, as live."""
+    follower = equipment.follower(calibration, camera)
+    return [
+        follower.follow(None)
+        if face is None
+        else follower.follow(equipment.used(face), equipment.scores(face))
+        for face in track_progress(seen.faces, "follow")
+    ]
+
+
 def see(frames: Iterator[Frame], config: DriveConfig) -> Seen:
     """The landmarks of every frame; raises TrackError for a video without a face."""
     chooser = face_chooser(config.landmarker, config.face)
-    faces, seconds, size = [], [], (0, 0)
+    faces, seconds, size, shrunk = [], [], (0, 0), 1.0
     for frame in track_progress(frames, "detect", 0):
         faces.append(chooser(frame.image))
         seconds.append(frame.seconds)
-        size = frame.image.shape[1], frame.image.shape[0]
+        size, shrunk = (frame.image.shape[1], frame.image.shape[0]), frame.shrunk
     found = sum(one is not None for one in faces)
     if found < FACES_MIN:
         raise TrackError(
@@ -116,7 +126,7 @@ def see(frames: Iterator[Frame], config: DriveConfig) -> Seen:
             f"frames; {FACES_MIN} are needed.",
             "Give a video in which the driver looks into the camera, or another face=, start_s=.",
         )
-    return Seen(faces, seconds, *size)
+    return Seen(faces, seconds, *size, shrunk)
 
 
 def take_from(followed: list[Followed], seen: Seen, rate: float) -> SequenceTrack:

@@ -1,9 +1,9 @@
 """`npga drive camera=...`: a live camera drives an avatar, seen at once.
 
 One thread reads the camera, and only its newest picture waits; the caller's tracks, draws and shows
-it, then takes the next. Tracking and drawing in two threads made both slower on two cores (6 to 9
-instead of 11 pictures a second), since each is many small steps that hold Python's lock. Only a
-calibration is computed aside.
+it, then takes the next. Tracking and drawing in two threads made both slower on two busy cores (6
+to 9 instead of 11 pictures a second), since each is many small steps that hold Python's lock. Only
+a calibration is computed aside.
 """
 
 import os

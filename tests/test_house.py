@@ -18,6 +18,7 @@ MANDATORY = {
     "render": ["avatar=x", "track=x"],
     "submit": ["out=x"],
     "reenact": ["avatar=x", "track=x"],
+    "drive": ["avatar=x", "video=x"],
 }
 
 

@@ -77,9 +77,12 @@ class VideoWriter:
         fps: float,
         crf: int = 18,
         audio: AudioTrack | Path | None = None,
+        preset: str = "medium",
     ) -> None:
+        """`crf` and `preset` are x264's: lower is better, slower is smaller."""
         self.path = Path(path)
         self._fps, self._crf = Fraction(fps).limit_denominator(1000), crf
+        self._preset = preset
         self._audio = AudioTrack(audio) if isinstance(audio, Path) else audio
         self._sound: AudioEncoder | None = None
         self._frames = 0
@@ -112,7 +115,7 @@ class VideoWriter:
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._stream is None:
             self._stream = self._container.add_stream(
-                "libx264", rate=self._fps, options={"crf": str(self._crf), "preset": "medium"}
+                "libx264", rate=self._fps, options={"crf": str(self._crf), "preset": self._preset}
             )
             self._stream.width, self._stream.height = image.shape[1], image.shape[0]
             self._stream.pix_fmt = "yuv420p"

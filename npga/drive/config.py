@@ -56,7 +56,9 @@ class DriveConfig:
     avatar: str = knob(MISSING, "avatar.safetensors, or the folder that `npga fit` made")
     video: str | None = knob(None, "a video file of the driver; this or camera")
     camera: str | None = knob(None, "live: number of a camera, or a video file played in a loop")
-    out: str | None = knob(None, "mp4 to make; default runs/drive.mp4 for a video, none live")
+    out: str | None = knob(
+        None, "mp4 to make; default runs/drive.mp4 for a video, none live (what is shown)"
+    )
     overwrite: bool = knob(False, "replace out if it exists")
     mode: DriveMode = knob(DriveMode.fast, "of a video: fast or accurate")
     focal: float | None = knob(
@@ -87,8 +89,10 @@ class DriveConfig:
     refine: bool = knob(True, "apply the screen-space refiner")
     show: Show = knob(Show.web, "live: web, window or none")
     port: int = knob(8765, "live: port of the page on 127.0.0.1; 0 = any free one")
-    calibrate_s: float = knob(1.5, "live: seconds of a face at rest at the start")
-    seconds: float | None = knob(None, "live: stop after so many seconds; null = until Ctrl-C")
+    calibrate_s: float = knob(1.5, "live: seconds of a face at rest that are its calibration")
+    seconds: float | None = knob(
+        None, "live: stop so long after the camera opened; null = until Ctrl-C"
+    )
     backend: Backend = knob(Backend.auto, "auto, cpu, triton, gsplat or reference")
     device: str = knob("auto", "auto, cpu or cuda")
 
@@ -105,6 +109,11 @@ class DriveConfig:
                     f"{name}={getattr(self, name)} was given, but at least {least} is needed.",
                     f"Give {name}={least} or more.",
                 )
+        if self.port > 65535:
+            raise ConfigError(
+                f"port={self.port} was given, but ports end at 65535.",
+                "Give port=8765, or port=0 for a free one.",
+            )
         if self.focal is not None and not self.focal > 0:
             raise ConfigError(
                 f"focal={self.focal} was given, but a focal length is positive.",

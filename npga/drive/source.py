@@ -34,6 +34,8 @@ class Frame:
     number: int
     shrunk: float = 1.0
     """Size over that of the source's pictures."""
+    taken: float = 0.0
+    """Live: ``time.perf_counter`` when it came from the camera."""
 
 
 def read_frames(path: str | Path, *, longest: int = LONGEST) -> Iterator[Frame]:
@@ -135,7 +137,9 @@ class NewestFrame:
         self._error: NpgaError | None = None
         self._ended = False
         self.source = source
-        self.dropped = 0
+        self.received = self.dropped = 0
+        """Pictures that came, and those of them that nobody took in time."""
+        self._first = self._last = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -146,6 +150,12 @@ class NewestFrame:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join(timeout=2.0)
+
+    @property
+    def rate(self) -> float:
+        """Pictures per second, as they came; 0 before the second."""
+        seconds = self._last - self._first
+        return (self.received - 1) / seconds if seconds > 0 else 0.0
 
     def take(self, timeout: float = 5.0) -> Frame | None:
         """The newest picture not taken yet, waiting for it; None when the source has ended.
@@ -181,6 +191,9 @@ class NewestFrame:
 
     def _offer(self, frame: Frame) -> bool:
         with self._ready:
+            self._first = self._first if self.received else frame.taken
+            self._last = frame.taken
+            self.received += 1
             self.dropped += self._newest is not None
             self._newest = frame
             self._ready.notify_all()
@@ -197,11 +210,12 @@ class NewestFrame:
                 wait = offset + last - (time.perf_counter() - began)
                 if wait > 0 and self._stop.wait(wait):
                     return
-                if not self._offer(Frame(frame.image, offset + last, number)):
+                now = time.perf_counter()
+                if not self._offer(replace(frame, seconds=offset + last, number=number, taken=now)):
                     return
                 number += 1
             offset += last + 1 / rate
-            if not self._loop:
+            if not self._loop or number == 0:
                 return
 
     def _listen(self) -> None:
@@ -213,8 +227,10 @@ class NewestFrame:
                 stream = container.streams.video[0]
                 began = time.perf_counter()
                 for number, frame in enumerate(container.decode(stream)):
+                    now = time.perf_counter()
                     image = upright(frame, self._longest)
-                    if not self._offer(Frame(image, time.perf_counter() - began, number)):
+                    shrunk = max(image.shape) / max(frame.width, frame.height)
+                    if not self._offer(Frame(image, now - began, number, shrunk, now)):
                         return
         except (FFmpegError, OSError, IndexError, ValueError) as error:
             raise CaptureError(

@@ -96,7 +96,7 @@ def face_rows(args: argparse.Namespace, settings: Settings) -> list[dict]:
     """AKD of a person driven by their own front video, and CSIM of driven heads."""
     detector = open_detector(args.landmarker)
     network = None if args.dlib is None else DlibIdentity(args.dlib)
-    apart, likeness, others = [], [], []
+    apart, likeness, beyond, others = [], [], [], []
     for number, (avatar, own) in enumerate(zip(args.avatars, args.tracks, strict=True)):
         track, foreign = load_track(own), load_track(args.tracks[1 - number])
         stage, pictures = own_video(args, settings, avatar, track)
@@ -109,9 +109,9 @@ def face_rows(args: argparse.Namespace, settings: Settings) -> list[dict]:
         driven = network.likeness(detector, clip_renders(args, settings, avatar, own, camera), mean)
         likeness.append(driven / itself)
         other = Stage.open(settings(f"avatar={args.avatars[1 - number]}", "video=-"))
-        others.append(
-            network.likeness(detector, renders(other, foreign, "FREE", front_of(other)), mean)
-        )
+        wrong = network.likeness(detector, renders(other, foreign, "FREE", front_of(other)), mean)
+        others.append(wrong)
+        beyond.append((driven - wrong) / (itself - wrong))
     found = [value for value in apart if value is not None]
     akd_note = f"{len(found)} of {len(apart)} pictures; aligned on eyes and nose; mode=fast"
     ratio = float(np.mean(likeness)) if likeness else None
@@ -119,6 +119,8 @@ def face_rows(args: argparse.Namespace, settings: Settings) -> list[dict]:
         row("akd_same_person", float(np.mean(found)), "% of eyes", "", akd_note),
         row("csim_ratio", ratio, "", ">= 0.95",
             "dlib's embeddings; avatars driven by the clips" if likeness else "no --dlib"),
+        row("csim_ratio_beyond_other", float(np.mean(beyond)) if beyond else None, "", "",
+            "the same ratio after the other avatar's cosine is subtracted from both"),
         row("csim_other_person", float(np.mean(others)) if others else None, "", "",
             "cosine of the other avatar's renders: what a wrong face would get"),
     ]  # fmt: skip

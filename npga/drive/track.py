@@ -13,6 +13,7 @@ import torch
 
 import npga
 from npga.core.cameras import Cameras
+from npga.core.device import torch_threads
 from npga.core.errors import TrackError
 from npga.core.progress import track_progress
 from npga.core.similarity import Similarity
@@ -73,14 +74,16 @@ def track_video(config: DriveConfig, equipment: Equipment) -> TrackedVideo:
     known = KnownDriver.load(config.driver_track, equipment)
     size = {} if known is None else {"metres_per_unit": known.metres_per_unit}
     observed = seen.observed(equipment, camera, rate, **size)
-    calibration = calibration_of(equipment, observed, known)
+    with torch_threads(1):
+        calibration = calibration_of(equipment, observed, known)
     person = calibration.person
     calibrated = time.perf_counter()
     if config.mode is DriveMode.accurate:
         pictures = frames_of(config)[0]
         followed = solve_take(equipment, calibration, observed, pictures, camera)
     else:
-        followed = follow_take(equipment, calibration, seen, camera)
+        with torch_threads(1):
+            followed = follow_take(equipment, calibration, seen, camera)
     solved = time.perf_counter()
     take = take_from(followed, seen, rate)
     name = Path(config.video).stem

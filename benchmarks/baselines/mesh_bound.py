@@ -103,6 +103,8 @@ class MeshBound(Avatar):
             start, seeds.prior, seeds.identity, seeds.expressions, seeds.torso.rest, sizes
         )
         self.observe_necks(torch.stack([seeds.neck_lower, seeds.neck_upper]))
+        if detail:
+            self.observe_conditions(seeds.detail.middle[None])
         self.moves_detail = detail
         parent = parents_of(start.points, surface)
         frames = TriangleFrames.of(surface.vertices[surface.faces[parent]])

@@ -198,6 +198,11 @@ class Avatar(nn.Module):
         self.neck_upper.copy_(necks.amax(0))
 
     @torch.no_grad()
+    def observe_conditions(self, conditions: Float[Tensor, "t c"]) -> None:
+        """Set where G is 0: the mean condition of the training frames (before training)."""
+        self.detail.middle.copy_(conditions.mean(0))
+
+    @torch.no_grad()
     def prior_basis(self) -> Float[Tensor, "n 3 r"]:
         """F's basis at the canonical centres; kept until the avatar is trained again."""
         if self._basis is None or self.training:

@@ -4,9 +4,11 @@
 
 f is the Gaussian's learned latent, x its canonical centre, `neck` the head's rotation against the
 torso at rest (3 numbers, optional; light does not turn with the head). h knows the Gaussian, g the
-frame, and they meet in one product, so that blendshape-like motion is learned fast. g is 0 where
-the condition is (the neutral face, the neck at rest): there the canonical Gaussians are what is
-drawn. W starts at zero, so that an untrained G changes nothing. All of this is ours.
+frame, and they meet in one product, so that blendshape-like motion is learned fast. g is 0 at the
+mean training condition: there the canonical Gaussians are what is drawn. (At the neutral code,
+which no frame of a take has, they would be free to be anything: hair fell apart there.) Log-scales
+saturate at `LOG_SCALE_MAX`. W starts at zero, so that an untrained G changes nothing. All of this
+is ours.
 
 Letters: `n` Gaussians, `f` latent size, `c` condition size, `w` width.
 """
@@ -24,6 +26,8 @@ CENTRE_SCALE = 0.04
 ROTATION_SCALE = 0.3
 """Radians per unit of output."""
 LOG_SCALE_SCALE = 0.3
+LOG_SCALE_MAX = 0.7
+"""No expression makes a Gaussian more than twice as large or small."""
 OPACITY_SCALE = 1.5
 COLOR_SCALE = 0.2
 """sRGB per unit of output."""
@@ -61,6 +65,9 @@ class Residuals:
 class Detail(nn.Module):
     """G: h has `depth` hidden layers x `width` with SiLU, g one; W starts at zero."""
 
+    middle: Tensor
+    """The mean training condition [c]."""
+
     def __init__(
         self, feature_size: int, condition_size: int, *, width: int, depth: int, bands: int
     ) -> None:
@@ -79,11 +86,12 @@ class Detail(nn.Module):
         )
         self.exit = nn.Linear(width, OUTPUTS, bias=False)
         nn.init.zeros_(self.exit.weight)
+        self.register_buffer("middle", torch.zeros(condition_size))
 
     def gate(self, condition: Float[Tensor, " c"]) -> Float[Tensor, " w"]:
-        """g: what a frame asks of each channel of h; 0 for the condition 0."""
-        rest = self.curved(torch.zeros_like(condition))
-        return self.linear(condition) + self.curved(condition) - rest
+        """g: what a frame asks of each channel of h; 0 at the mean training condition."""
+        rest = self.curved(self.middle)
+        return self.linear(condition - self.middle) + self.curved(condition) - rest
 
     def forward(
         self,
@@ -97,7 +105,7 @@ class Detail(nn.Module):
         return Residuals(
             centre=out[:, 0:3] * CENTRE_SCALE,
             rotation=out[:, 3:6] * ROTATION_SCALE,
-            log_scale=out[:, 6:9] * LOG_SCALE_SCALE,
+            log_scale=LOG_SCALE_MAX * (out[:, 6:9] * (LOG_SCALE_SCALE / LOG_SCALE_MAX)).tanh(),
             logit_opacity=out[:, 9] * OPACITY_SCALE,
             color=out[:, 10:13] * COLOR_SCALE,
         )

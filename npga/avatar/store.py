@@ -65,6 +65,7 @@ def load_avatar(path: str | Path, head_model_checksum: str | None = None) -> Ava
         )
     prior = ForwardPrior(**meta["prior_sizes"], head_model_checksum=found)
     avatar = blank_avatar(int(meta["gaussians"]), AvatarSizes(**meta["sizes"]), prior)
+    tensors.setdefault("detail.middle", torch.zeros_like(avatar.detail.middle))  # older avatars
     try:
         avatar.load_state_dict(tensors)
     except RuntimeError as error:

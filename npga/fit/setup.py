@@ -206,20 +206,30 @@ def start_avatar(
     expressions = ExpressionStats.of(data.expressions, z_neutral)
     sizes = AvatarSizes(**asdict(config.network))
     avatar = Avatar(start, prior, identity, expressions, rest, sizes)
-    avatar.observe_necks(
-        torch.stack(
-            [
-                avatar.torso.head_motion(sequence.world_from_head[row], sequence.torso)[:3]
-                for sequence in data.sequences
-                for row in range(len(sequence))
-            ]
-        )
-    )
+    observe_frames(avatar, data)
     say(
         f"fit: {len(avatar)} Gaussians to start with, "
         + (f"clouds of {len(clouds)} frames." if clouds else "hair and clothes from mattes.")
     )
     return avatar
+
+
+def observe_frames(avatar: Avatar, data: FitData) -> None:
+    """Tell the avatar how far necks turn in training, and the mean of what G is asked there."""
+    rows = [(take, row) for take in data.sequences for row in range(len(take))]
+    avatar.observe_necks(
+        torch.stack(
+            [avatar.torso.head_motion(t.world_from_head[row], t.torso)[:3] for t, row in rows]
+        )
+    )
+    avatar.observe_conditions(
+        torch.stack(
+            [
+                avatar.detail_condition(t.z_exp[row], t.world_from_head[row], t.torso)
+                for t, row in rows
+            ]
+        )
+    )
 
 
 @dataclass(frozen=True)

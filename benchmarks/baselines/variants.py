@@ -77,7 +77,8 @@ def open_variant(
             terms.perceptual,
             TERMS | BOUND_TERMS,
         )
-    session = open_session(config, avatar, data, terms, device, variant.density)
+    known = inputs.model.exp_stats
+    session = open_session(config, avatar, data, terms, device, variant.density, known)
     if variant.random_prior:
         session = replace(session, schedule=replace(session.schedule, finetune_from=0.0))
     return session

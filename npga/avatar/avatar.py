@@ -216,6 +216,15 @@ class Avatar(nn.Module):
         self._basis = None
         return super().train(mode)
 
+    def frozen_coefficients(self, z_exp: Float[Tensor, " e"]) -> Float[Tensor, " r"]:
+        """F's coefficients; gradients go to the code where it asks for them, never to F."""
+        with torch.no_grad():
+            coefficients = self.prior.coefficients(z_exp[None], self.identity[None])[0]
+        if not (z_exp.requires_grad and torch.is_grad_enabled()):
+            return coefficients
+        slopes = self.prior.coefficient_slopes(z_exp[None], self.identity[None])[0]
+        return coefficients + slopes @ (z_exp - z_exp.detach())
+
     def decode(
         self,
         z_exp: Float[Tensor, " e"],
@@ -228,8 +237,9 @@ class Avatar(nn.Module):
 
         `world_from_torso` is the torso's rest pose in this take (its mean head pose will do); the
         avatar's own where it is not given. What the torso learned to follow of the head comes on
-        top. With a `basis` from `prior_basis` no gradient passes through F, which saves most of its
-        cost; the positions still learn through the identity part of x + F(x).
+        top. With a `basis` from `prior_basis` no gradient reaches F, which saves most of its cost:
+        positions learn through the identity part of x + F(x), and codes that ask for a gradient
+        get the whole of it, since F is linear in its coefficients.
         """
         condition = self.detail_condition(z_exp, world_from_head, world_from_torso)
         attachment = self.attachment
@@ -240,9 +250,7 @@ class Avatar(nn.Module):
                 self.means[None], self.omega[None], z_exp[None], self.identity[None]
             )[0]
         else:
-            with torch.no_grad():
-                coefficients = self.prior.coefficients(z_exp[None], self.identity[None])
-                offset = combine(basis[None], coefficients)[0]
+            offset = combine(basis[None], self.frozen_coefficients(z_exp)[None])[0]
         offset = offset * (attachment * self.reach)[:, None]
         residuals = self.detail(self.features, self.means, condition)
         turn = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)

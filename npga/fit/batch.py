@@ -72,7 +72,7 @@ class FitBatch:
     sequence: str
     frame: int
     index: int
-    """Which of all training frames this is (for the pose corrections)."""
+    """Which of all training frames this is (for the corrections of the track)."""
     z_exp: Float[Tensor, " e"]
     world_from_head: Similarity
     torso: Similarity

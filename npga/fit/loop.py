@@ -6,8 +6,8 @@ import torch
 
 from npga.avatar import Avatar
 from npga.fit.batch import FitBatch
+from npga.fit.corrections import Corrections, FrameTrack
 from npga.fit.densify import Densifier
-from npga.fit.poses import PoseCorrections
 from npga.fit.renderer import Renderer
 from npga.fit.runlog import RunLog
 from npga.fit.schedule import Schedule
@@ -16,7 +16,7 @@ from npga.fit.terms import Scene, Terms
 
 def fit(
     avatar: Avatar,
-    poses: PoseCorrections,
+    corrections: Corrections,
     batches: Iterable[FitBatch],
     renderer: Renderer,
     terms: Terms,
@@ -28,7 +28,7 @@ def fit(
     steps: int,
     start: int = 0,
 ) -> Avatar:
-    """Optimise `avatar` and `poses` on `batches` for steps `start`..`steps`; returns the avatar.
+    """Optimise avatar and corrections on `batches` for steps `start`..`steps`; returns the avatar.
 
     Raises NpgaError naming the term, the step and the frame where a loss was not finite.
     """
@@ -37,18 +37,22 @@ def fit(
         for step, batch in zip(range(start, steps), batches, strict=False):
             schedule.apply(optimizer, step)
             graph.turn = step
+            corrects = schedule.corrects(step)
+            frame = corrections.of(batch) if corrects else FrameTrack.tracked(batch)
             posed = avatar.decode(
-                batch.z_exp,
-                poses(batch.index, batch.world_from_head),
+                frame.z_exp,
+                frame.world_from_head,
                 batch.torso,
                 basis=schedule.basis(avatar, step),
             )
             rendered = renderer(posed, batch.cameras, batch.window)
-            losses = terms(Scene(rendered, batch, avatar, posed, graph, poses.of(batch.index)))
+            losses = terms(Scene(rendered, batch, avatar, posed, graph, frame.correction))
             torch.stack(list(losses.values())).sum().backward()
             densifier.observe(rendered.raster)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            if corrects:
+                corrections.settle()
             if densifier.act(avatar, optimizer, step):
                 schedule.frozen.drop()
             log.step(step, losses, batch, gaussians=len(avatar))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from npga.core.images import contact_sheet, to_uint8, write_image
 from npga.fit.batch import FitData
-from npga.fit.poses import PoseCorrections
+from npga.fit.corrections import Corrections
 from npga.fit.renderer import Renderer
 
 PREVIEWS = 3
@@ -20,12 +20,12 @@ class Preview:
     """Draws the same few training frames whenever it is called: [truth | raw | refined]."""
 
     def __init__(
-        self, folder: Path, data: FitData, renderer: Renderer, poses: PoseCorrections
+        self, folder: Path, data: FitData, renderer: Renderer, corrections: Corrections
     ) -> None:
         self.folder = folder
         self.data = data
         self.renderer = renderer
-        self.poses = poses
+        self.corrections = corrections
         avatar = renderer.avatar
         distance = (data.expressions - avatar.expression_neutral.cpu()).norm(dim=1)
         order = distance.argsort()
@@ -40,8 +40,8 @@ class Preview:
             cameras = len(self.data.sequences[self.data.places[index][0]].cameras)
             device = self.renderer.avatar.means.device
             batch = self.data.batch(index, [(number * 5 + 2) % cameras], device)
-            pose = self.poses(index, batch.world_from_head)
-            posed = self.renderer.avatar.decode(batch.z_exp, pose, batch.torso)
+            frame = self.corrections.of(batch)
+            posed = self.renderer.avatar.decode(frame.z_exp, frame.world_from_head, batch.torso)
             rendered = self.renderer(posed, batch.cameras)
             shown = (batch.image, rendered.raw, rendered.refined)
             tiles += [to_uint8(picture[0]) for picture in shown]

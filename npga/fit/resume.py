@@ -1,8 +1,8 @@
 """The state of a fit on disk, so that an interrupted run goes on exactly where it was.
 
 `state.pt` holds every number that the next step depends on: rows and networks, Adam's moments, the
-graph, the density statistics, pose corrections, and the random generators of torch, numpy and
-python. It is read without unpickling code, and it is not needed to use the avatar.
+graph, the density statistics, corrections of the track, and the random generators of torch, numpy
+and python. It is read without unpickling code, and it is not needed to use the avatar.
 """
 
 import os
@@ -15,19 +15,19 @@ import torch
 
 from npga.avatar import Avatar
 from npga.core.errors import CheckpointError
+from npga.fit.corrections import Corrections
 from npga.fit.densify import Densifier, DensityState
-from npga.fit.poses import PoseCorrections
 from npga.fit.surgery import rearrange
 
 STATE_FILE = "state.pt"
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 def save_state(
     folder: Path,
     step: int,
     avatar: Avatar,
-    poses: PoseCorrections,
+    corrections: Corrections,
     optimizer: torch.optim.Optimizer,
     densifier: Densifier,
 ) -> None:
@@ -36,7 +36,7 @@ def save_state(
         "version": STATE_VERSION,
         "step": step,
         "avatar": avatar.state_dict(),
-        "poses": poses.state_dict(),
+        "corrections": corrections.state_dict(),
         "optimizer": optimizer.state_dict(),
         "graph": densifier.graph.index,
         "top_gradients": densifier.state.top_gradients,
@@ -53,7 +53,7 @@ def save_state(
 def load_state(
     folder: Path,
     avatar: Avatar,
-    poses: PoseCorrections,
+    corrections: Corrections,
     optimizer: torch.optim.Optimizer,
     densifier: Densifier,
 ) -> int:
@@ -81,7 +81,7 @@ def load_state(
     rows = torch.zeros(count, dtype=torch.long, device=avatar.means.device)
     rearrange(avatar, optimizer, rows, torch.zeros_like(rows, dtype=torch.bool))
     avatar.load_state_dict(content["avatar"])
-    poses.load_state_dict(content["poses"])
+    corrections.load_state_dict(content["corrections"])
     optimizer.load_state_dict(content["optimizer"])
     densifier.graph.index = content["graph"]
     densifier.state = DensityState(

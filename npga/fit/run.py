@@ -19,14 +19,17 @@ from npga.core.device import (
 )
 from npga.core.lpips import load_lpips
 from npga.core.output import output_dir
+from npga.core.page import write_page
 from npga.core.progress import say
 from npga.core.store import checksum, write_json
 from npga.fit.batch import FitData, Sampling
-from npga.fit.config import FitConfig
+from npga.fit.config import Corrected, FitConfig
+from npga.fit.corrections import Corrections
 from npga.fit.densify import Densifier, DensityState
+from npga.fit.drift import Drift, measure_drift, refined_track
+from npga.fit.drift_page import drift_page
 from npga.fit.graph import CanonicalGraph
 from npga.fit.loop import fit
-from npga.fit.poses import PoseCorrections
 from npga.fit.preview import Preview
 from npga.fit.regions import PixelWeights, face_regions
 from npga.fit.renderer import Renderer
@@ -42,6 +45,9 @@ from npga.fit.setup import (
     start_avatar,
 )
 from npga.fit.terms import Scene, Terms
+from nphm_tracking import save_track
+from nphm_tracking.model.head_model import CodeStatistics
+from nphm_tracking.result import TRACK_FILE
 
 AVATAR_FILE = "avatar.safetensors"
 WARM_UP = 3
@@ -53,7 +59,7 @@ class Session:
     """Everything that the loop works with."""
 
     avatar: Avatar
-    poses: PoseCorrections
+    corrections: Corrections
     data: FitData
     renderer: Renderer
     terms: Terms
@@ -86,9 +92,16 @@ def run(config: FitConfig) -> None:
         avatar = start_avatar(
             config, inputs.capture, inputs.track, inputs.model, inputs.prior, data
         )
-        session = open_session(config, avatar, data, build_terms(config, inputs, device), device)
+        session = open_session(
+            config,
+            avatar,
+            data,
+            build_terms(config, inputs, device),
+            device,
+            codes=inputs.model.exp_stats,
+        )
         start = load_state(
-            folder, session.avatar, session.poses, session.optimizer, session.densifier
+            folder, session.avatar, session.corrections, session.optimizer, session.densifier
         )
         say(estimate(session, config, start))
         train(session, config, folder, start)
@@ -98,6 +111,7 @@ def run(config: FitConfig) -> None:
             prior_checksum=prior_checksum,
             participant=inputs.capture.participant,
         )
+        drift = write_drift(folder, session, inputs)
         write_json(folder / "fit.json", _summary(config, session, split, began))
         (folder / STATE_FILE).unlink(missing_ok=True)
     seconds = time.perf_counter() - began
@@ -105,6 +119,8 @@ def run(config: FitConfig) -> None:
         f"fit: {len(session.avatar)} Gaussians, {config.steps} steps, {seconds:.0f} s -> "
         f"{Path(config.out) / AVATAR_FILE}"
     )
+    if drift is not None:
+        say(_drift_line(drift, Path(config.out)))
 
 
 def open_session(
@@ -114,10 +130,16 @@ def open_session(
     terms: Terms,
     device: torch.device,
     density: type[Densifier] = Densifier,
+    codes: CodeStatistics | None = None,
 ) -> Session:
-    """Everything at step 0, for an avatar as it starts; `density` is the rule of its growth."""
+    """Everything at step 0, for an avatar as it starts.
+
+    `density` is the rule of its growth, `codes` what the head model knows of codes.
+    """
     avatar = avatar.to(device)
-    poses = PoseCorrections(len(data), config.refine_poses).to(device)
+    corrections = Corrections(
+        data, config.corrections.of, codes, gauge=config.corrections.gauge
+    ).to(device)
     densifier = density(
         config=config.densify,
         data=data,
@@ -130,13 +152,18 @@ def open_session(
     )
     return Session(
         avatar=avatar,
-        poses=poses,
+        corrections=corrections,
         data=data,
         renderer=Renderer(avatar, config.backend, data.background, terms.refines),
         terms=terms,
         densifier=densifier,
-        optimizer=build_optimizer(avatar, poses, config.optim),
-        schedule=Schedule(config.optim, config.steps, config.prior_mode),
+        optimizer=build_optimizer(avatar, corrections, config.optim),
+        schedule=Schedule(
+            config.optim,
+            config.steps,
+            config.prior_mode,
+            corrections_from=config.corrections.start,
+        ),
         sampling=Sampling(config.cameras_per_step, config.window, config.seed),
         device=device,
     )
@@ -158,15 +185,15 @@ def train(session: Session, config: FitConfig, folder: Path, start: int) -> None
 
     def save(done: int) -> None:
         save_state(
-            folder, done, session.avatar, session.poses, session.optimizer, session.densifier
+            folder, done, session.avatar, session.corrections, session.optimizer, session.densifier
         )
 
-    preview = Preview(folder, session.data, session.renderer, session.poses)
+    preview = Preview(folder, session.data, session.renderer, session.corrections)
     every = -(-config.save_every // BASIS_EVERY) * BASIS_EVERY
     hooks = ((every, save), (config.preview_every, preview))
     fit(
         session.avatar,
-        session.poses,
+        session.corrections,
         session.data.stream(start, session.sampling, session.device),
         session.renderer,
         session.terms,
@@ -177,6 +204,35 @@ def train(session: Session, config: FitConfig, folder: Path, start: int) -> None
         steps=config.steps,
         start=start,
     )
+
+
+def write_drift(folder: Path, session: Session, inputs: Inputs) -> Drift | None:
+    """`track.safetensors` as the fit refined it, `drift.json` and `drift.html`.
+
+    None, and nothing, where the track was not corrected.
+    """
+    corrections = session.corrections
+    if corrections.what is Corrected.none:
+        return None
+    weights = session.terms.pixel_weights
+    regions = weights.regions if weights else face_regions(inputs.model, inputs.track.z_geo.float())
+    names = inputs.model.expression_names
+    drift = measure_drift(corrections, session.data, regions, session.avatar, names)
+    save_track(refined_track(inputs.track, session.data, corrections), folder / TRACK_FILE)
+    write_json(folder / "drift.json", as_plain(drift))
+    write_page(folder / "drift.html", drift_page(drift, inputs.capture.participant))
+    return drift
+
+
+def _drift_line(drift: Drift, out: Path) -> str:
+    """What was corrected, and every warning on a line of its own."""
+    turn, shift, marks = drift.turn_deg, drift.shift_mm, drift.landmarks_mm
+    line = (
+        f"fit: track corrected by {turn.median:.2f} deg and {shift.median:.2f} mm (median; 95 % "
+        f"below {turn.p95:.2f} and {shift.p95:.2f}), landmarks by {marks.median:.2f} mm -> "
+        f"{out / TRACK_FILE}, {out / 'drift.html'}"
+    )
+    return "\n".join([line, *(f"  drift: {text}" for text in drift.warnings)])
 
 
 def estimate(session: Session, config: FitConfig, start: int) -> str:

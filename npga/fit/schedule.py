@@ -11,26 +11,31 @@ from torch import Tensor, nn
 
 from npga.avatar import Avatar
 from npga.fit.config import OptimConfig, PriorMode
-from npga.fit.poses import PoseCorrections
+from npga.fit.corrections import Corrections
 
 FINETUNE_FROM = 0.4
 """Share of the steps after which F learns, in `prior_mode=finetune`."""
 BASIS_EVERY = 8
 """Steps between two evaluations of a frozen F's basis; saved states fall on multiples of it."""
+HARDLY_SEEN = 1e-3
+"""Gradients of the loss per unit of a correction: what is far below hardly moves, where Adam would
+else give a control that no picture shows the same steps as one that all show."""
 NETWORKS = ("detail", "refiner", "prior", "torso")
 
 
 def build_optimizer(
-    avatar: Avatar, poses: PoseCorrections, config: OptimConfig
+    avatar: Avatar, corrections: Corrections, config: OptimConfig
 ) -> torch.optim.Adam:
-    """Adam over rows, networks and pose corrections; group["name"] says which is which."""
+    """Adam over rows, networks and corrections of the track; group["name"] says which is which."""
     groups: list[dict[str, object]] = []
     for name in avatar.ROWS:
         groups.append({"name": name, "params": [getattr(avatar, name)]})
     for name in NETWORKS:
         module: nn.Module = getattr(avatar, name)
         groups.append({"name": name, "params": list(module.parameters())})
-    groups.append({"name": "poses", "params": list(poses.parameters())})
+    for name in ("moves", "codes"):
+        values = getattr(corrections, name)
+        groups.append({"name": name, "params": [values], "eps": HARDLY_SEEN})
     rates = asdict(config)
     for group in groups:
         group["lr"] = rates[str(group["name"])]
@@ -66,6 +71,8 @@ class Schedule:
     prior_mode: PriorMode
     finetune_from: float = FINETUNE_FROM
     """Share of the steps after which F learns, where it does."""
+    corrections_from: float = 0.0
+    """Share of the steps after which the track is corrected, where it is."""
     frozen: FrozenBasis = field(default_factory=FrozenBasis)
 
     def basis(self, avatar: Avatar, step: int) -> Float[Tensor, "n 3 r"] | None:
@@ -75,6 +82,10 @@ class Schedule:
     def prior_learns(self, step: int) -> bool:
         """Whether F is trained at this step."""
         return self.prior_mode is PriorMode.finetune and step >= self.finetune_from * self.steps
+
+    def corrects(self, step: int) -> bool:
+        """Whether corrections of the track are used and learned at this step."""
+        return step >= self.corrections_from * self.steps
 
     def rate(self, name: str, step: int) -> float:
         """The learning rate of a group."""

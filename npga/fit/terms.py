@@ -2,7 +2,7 @@
 
 A term of weight 0 is not computed; a weight for an unknown term is refused. Which terms there are
 follows NPGA (photometric, SSIM, LPIPS, Laplacian on features and on predicted dynamics, small
-motion); weights, matte, scale and pose terms, and more weight on mouth and eyes, are ours.
+motion); weights, matte, scale and correction terms, and more weight on mouth and eyes, are ours.
 
 Letters: `c` cameras, `h w` pixels, `n` Gaussians, `k` neighbours.
 """
@@ -20,6 +20,7 @@ from npga.core.errors import ConfigError
 from npga.core.losses import l1, ssim_loss
 from npga.core.lpips import Lpips
 from npga.fit.batch import FitBatch
+from npga.fit.corrections import MOVE_UNIT, Correction
 from npga.fit.graph import CanonicalGraph
 from npga.fit.regions import PixelWeights
 from npga.fit.renderer import Rendered
@@ -41,7 +42,8 @@ class Scene:
     avatar: Avatar
     posed: Posed
     graph: CanonicalGraph
-    pose_correction: Float[Tensor, "6"] | None
+    correction: Correction | None
+    """Of this frame's track."""
     pixel_weight: Float[Tensor, "c h w"] | None = None
     """What the absolute errors of pixels are multiplied with; `Terms` sets it."""
     perceptual: Lpips | None = None
@@ -108,11 +110,27 @@ def scale(scene: Scene) -> Tensor:
     return (too_large.square() + needle.square()).mean()
 
 
-def small_poses(scene: Scene) -> Tensor:
+def small_moves(scene: Scene) -> Tensor:
     """Mean square of this frame's pose correction."""
-    if scene.pose_correction is None:
+    if scene.correction is None:
         return scene.avatar.means.new_zeros(())
-    return scene.pose_correction.square().mean()
+    return scene.correction.move.square().mean()
+
+
+def small_codes(scene: Scene) -> Tensor:
+    """Mean square of this frame's code correction, in standard deviations."""
+    if scene.correction is None:
+        return scene.avatar.means.new_zeros(())
+    return scene.correction.code.square().mean()
+
+
+def smooth_corrections(scene: Scene) -> Tensor:
+    """Mean squares of this frame's corrections against the mean of its neighbours in time."""
+    one = scene.correction
+    if one is None:
+        return scene.avatar.means.new_zeros(())
+    move = (one.move - one.move_beside) / MOVE_UNIT
+    return move.square().mean() + (one.code - one.code_beside).square().mean()
 
 
 Term = Callable[[Scene], Tensor]
@@ -128,7 +146,9 @@ TERMS: dict[str, Term] = {
     "smooth_dynamics": smooth_dynamics,
     "small_motion": small_motion,
     "scale": scale,
-    "small_poses": small_poses,
+    "small_moves": small_moves,
+    "small_codes": small_codes,
+    "smooth_corrections": smooth_corrections,
 }
 
 REFINED = ("refined_l1", "refined_ssim", "lpips")

@@ -129,6 +129,24 @@ def test_no_gradient_reaches_f_through_a_given_basis():
     assert avatar.means.grad is not None and avatar.means.grad.abs().sum() > 0
 
 
+def test_codes_get_the_same_gradient_through_a_kept_basis_and_f_none():
+    avatar, head = small_avatar().train(), head_pose()
+    torch.nn.init.normal_(avatar.detail.exit.weight)
+    weights = torch.randn(len(avatar), 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for basis in (None, avatar.prior_basis()):
+        code = CODE.clone().requires_grad_()
+        posed = avatar.decode(code, head, basis=basis)
+        (posed.gaussians.means * weights).sum().backward()
+        found.append((posed.gaussians.means.detach(), posed.prior_offset.detach(), code.grad))
+        if basis is None:
+            avatar.zero_grad()
+    for with_f, with_basis in zip(*found, strict=True):
+        torch.testing.assert_close(with_basis, with_f)
+    assert found[0][2].abs().min() > 1e-4
+    assert all(p.grad is None for p in avatar.prior.parameters())
+
+
 def test_untrained_networks_change_nothing():
     avatar = small_avatar()
     torch.nn.init.zeros_(avatar.detail.exit.weight)

@@ -63,7 +63,7 @@ def bound_session(data, steps: int = 20):
         renderer=Renderer(avatar, Backend.cpu, 1.0, False),
         terms=Terms({"l1": 0.8, "matte": 0.1, "bound_position": 0.01, "bound_size": 1.0},
                     known=TERMS | BOUND_TERMS),
-        optimizer=build_optimizer(avatar, session.poses, OptimConfig(colors=0.05)),
+        optimizer=build_optimizer(avatar, session.corrections, OptimConfig(colors=0.05)),
     )  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def test_children_inherit_the_triangle_and_the_shared_loop_fits_the_baseline(dat
     assert torch.equal(copy.parent, before[source])
 
     batches = data.stream(0, session.sampling, session.device)
-    fit(avatar, session.poses, batches, session.renderer, session.terms, session.densifier,
+    fit(avatar, session.corrections, batches, session.renderer, session.terms, session.densifier,
         session.optimizer, session.schedule, RunLog(tmp_path, 60), steps=60)  # fmt: skip
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     first, last = (float(line.split('"l1": ')[1].split(",")[0]) for line in (lines[0], lines[-1]))
@@ -237,7 +237,7 @@ def test_every_variant_takes_some_steps(capture, name, tmp_path, monkeypatch):  
     avatar, before = session.avatar, session.avatar.colors.detach().clone()
     prior = session.avatar.prior.entry.point.detach().clone()
     batches = data.stream(0, session.sampling, session.device)
-    fit(avatar, session.poses, batches, session.renderer, session.terms, session.densifier,
+    fit(avatar, session.corrections, batches, session.renderer, session.terms, session.densifier,
         session.optimizer, session.schedule, RunLog(tmp_path, 12), steps=12)  # fmt: skip
     assert not torch.equal(avatar.colors[:100], before[:100])
     assert isinstance(avatar, MeshBound) is variant.bound

@@ -5,9 +5,9 @@ import torch
 from tiny_person import rig, tiny_avatar, tiny_session
 
 from npga.avatar import Avatar
-from npga.fit.config import OptimConfig
+from npga.fit.config import Corrected, OptimConfig
+from npga.fit.corrections import Corrections
 from npga.fit.densify import SHRINK, TOP, DensityState, divide
-from npga.fit.poses import PoseCorrections
 from npga.fit.schedule import build_optimizer
 from npga.fit.surgery import MOMENTS, rearrange
 from npga.raster import Backend, RenderedImages, rasterize
@@ -18,7 +18,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 def trained(data):
     """An avatar after two steps, so that there are moments."""
     avatar = tiny_avatar(data)
-    optimizer = build_optimizer(avatar, PoseCorrections(1, True), OptimConfig())
+    optimizer = build_optimizer(avatar, Corrections(data, Corrected.none), OptimConfig())
     for _ in range(2):
         loss = sum((getattr(avatar, name) * torch.randn_like(getattr(avatar, name))).sum()
                    for name in Avatar.ROWS)  # fmt: skip

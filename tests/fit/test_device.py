@@ -46,7 +46,7 @@ def watched(data, folder, mode: PriorMode, steps: int) -> set[str]:
     log = RunLog(folder, 100)
     batches = data.stream(0, session.sampling, session.device)
     with Watch() as watch:
-        fit(session.avatar, session.poses, batches, session.renderer, session.terms,
+        fit(session.avatar, session.corrections, batches, session.renderer, session.terms,
             session.densifier, session.optimizer, session.schedule, log, steps=steps)  # fmt: skip
     return watch.found
 

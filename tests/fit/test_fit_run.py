@@ -33,6 +33,7 @@ from nphm_tracking import (
     load_track,
     save_track,
 )
+from nphm_tracking.model.head_model import CodeStatistics
 
 
 class BallModel(HeadModel):
@@ -40,9 +41,23 @@ class BallModel(HeadModel):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
+        self.expression_names = ("jawOpen",)
 
     def checksum(self) -> str:
         return MODEL
+
+    @property
+    def exp_stats(self) -> CodeStatistics:
+        return CodeStatistics(torch.zeros(3), torch.ones(3), torch.zeros(3), torch.ones(3))
+
+    @property
+    def landmark_count(self) -> int:
+        return 4
+
+    landmark_slopes = None
+
+    def landmarks(self, z_geo):
+        return body().means[:4]
 
     def neutral_codes(self) -> Codes:
         return Codes(torch.zeros(4), torch.zeros(2), torch.zeros(3))
@@ -116,7 +131,8 @@ def settings(capture, out, *more):
 def test_fit_then_evaluate(capture, tmp_path, capsys):
     run(settings(capture, tmp_path / "avatar"))
     names = {path.name for path in (tmp_path / "avatar").iterdir()}
-    assert names == {"avatar.safetensors", "fit.json", "metrics.jsonl", "previews"}
+    assert names == {"avatar.safetensors", "fit.json", "metrics.jsonl", "previews",
+                     "drift.json", "drift.html", "track.safetensors"}  # fmt: skip
     said = capsys.readouterr().out
     assert "ms per step, about" in said and "7 frames of 2 sequences" in said
     stored = json.loads((tmp_path / "avatar" / "fit.json").read_text())
@@ -125,6 +141,17 @@ def test_fit_then_evaluate(capture, tmp_path, capsys):
     assert stored["frames"] == 7 and stored["density_changes"]
     avatar = load_avatar(tmp_path / "avatar" / "avatar.safetensors", MODEL)
     assert avatar.expression_upper[0] == 1 and len(avatar) <= 200
+    drift = json.loads((tmp_path / "avatar" / "drift.json").read_text())
+    assert drift["of"] == "pose" and drift["turn_deg"]["max"] > 0 and len(drift["frames"]) == 7
+    assert "fit: track corrected by" in said
+    refined, given = load_track(tmp_path / "avatar"), load_track(capture.parent)
+    moved = [
+        not torch.equal(
+            refined.sequences[name].world_from_head.rotation, one.world_from_head.rotation
+        )
+        for name, one in given.sequences.items()
+    ]
+    assert moved == [True, True, False], "FREE is held out"
 
     side = capture.parent
     run_evaluate(compose_config(EvaluateConfig, "evaluate", [
@@ -152,6 +179,14 @@ def test_fit_then_evaluate(capture, tmp_path, capsys):
     for name in ("novel_view", "self_reenactment"):
         assert (tmp_path / "evaluate" / f"{name}.png").stat().st_size > 1000
         assert (tmp_path / "evaluate" / f"{name}_worst.png").stat().st_size > 1000
+
+
+def test_a_track_that_is_believed_leaves_no_report(capture, tmp_path):
+    run(settings(capture, tmp_path / "avatar", "corrections.of=none", "steps=8"))
+    names = {path.name for path in (tmp_path / "avatar").iterdir()}
+    assert names == {"avatar.safetensors", "fit.json", "metrics.jsonl", "previews"}
+    with pytest.raises(ConfigError, match="corrections.start=2.0 is no share"):
+        settings(capture, tmp_path / "out", "corrections.start=2")
 
 
 def test_region_weights_and_lpips_reach_the_terms(capture, tmp_path, monkeypatch):
@@ -197,6 +232,8 @@ def test_an_interrupted_fit_goes_on_to_the_same_avatar(capture, tmp_path, monkey
     )
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
+    told = [(tmp_path / name / "drift.json").read_text() for name in ("whole", "parts")]
+    assert told[0] == told[1]
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
     steps = [[json.loads(line)["step"] for line in text.splitlines()] for text in lines]
     assert steps[0] == [25, 32] and steps[1][-1] == 32

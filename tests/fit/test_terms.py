@@ -21,7 +21,7 @@ def scene_of(session, step: int = 0) -> Scene:
     batch = session.data.at_step(step, session.sampling)
     posed = session.avatar.decode(batch.z_exp, batch.world_from_head, batch.torso)
     rendered = session.renderer(posed, batch.cameras, batch.window)
-    correction = session.poses.of(batch.index)
+    correction = session.corrections.of(batch).correction
     return Scene(rendered, batch, session.avatar, posed, session.densifier.graph, correction)
 
 
@@ -72,7 +72,13 @@ def test_lpips_looks_at_the_refined_window_and_teaches(data):
 
 def test_an_untrained_avatar_has_no_motion_to_pay_for(data):
     scene = scene_of(tiny_session(data))
-    for name in ("small_motion", "smooth_dynamics", "small_poses"):
+    for name in (
+        "small_motion",
+        "smooth_dynamics",
+        "small_moves",
+        "small_codes",
+        "smooth_corrections",
+    ):
         assert TERMS[name](scene) == 0
     session = tiny_session(data)
     torch.nn.init.normal_(session.avatar.detail.exit.weight)
@@ -134,6 +140,6 @@ def test_a_poisoned_avatar_is_told_by_the_step_that_did_it(data, tmp_path):
     }
     batches = data.stream(0, session.sampling, session.device)
     with pytest.raises(NpgaError, match=r"l1 is not finite at step 0"):
-        fit(session.avatar, session.poses, batches, session.renderer, session.terms,
+        fit(session.avatar, session.corrections, batches, session.renderer, session.terms,
             session.densifier, session.optimizer, session.schedule,
             RunLog(tmp_path, 20), steps=20)  # fmt: skip

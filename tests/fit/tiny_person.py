@@ -10,10 +10,10 @@ from npga.core.gaussians import Gaussians
 from npga.core.rotations import matrix_from_rotvec
 from npga.core.similarity import Similarity
 from npga.fit.batch import FitData, FitSequence, Sampling
-from npga.fit.config import DensifyConfig, OptimConfig, PriorMode, TermWeights
+from npga.fit.config import Corrected, DensifyConfig, OptimConfig, PriorMode, TermWeights
+from npga.fit.corrections import Corrections
 from npga.fit.densify import Densifier, DensityState
 from npga.fit.graph import CanonicalGraph
-from npga.fit.poses import PoseCorrections
 from npga.fit.renderer import Renderer
 from npga.fit.run import Session
 from npga.fit.schedule import Schedule, build_optimizer
@@ -106,21 +106,25 @@ class Knobs:
     steps: int = 20
     every: int = 7
     prior_mode: PriorMode = PriorMode.frozen
-    poses: bool = True
+    corrected: Corrected = Corrected.both
+    corrections_from: float = 0.0
 
 
 def tiny_session(data: FitData, knobs: Knobs | None = None) -> Session:
     """Everything that the loop needs, small."""
     knobs = knobs or Knobs()
     avatar = tiny_avatar(data)
-    poses = PoseCorrections(len(data), knobs.poses)
+    corrections = Corrections(data, knobs.corrected)
     terms = Terms({name: getattr(TermWeights(), name) for name in TERMS})
     densify = DensifyConfig(start=5, every=knobs.every, stop=0.9, probe_frames=3)
     state = DensityState.blank(len(avatar), CPU)
     graph = CanonicalGraph(avatar.means)
     return Session(
-        avatar, poses, data, Renderer(avatar, Backend.cpu, 1.0, True), terms,
+        avatar, corrections, data, Renderer(avatar, Backend.cpu, 1.0, True), terms,
         Densifier(densify, data, graph, 160, knobs.steps, 0, Backend.cpu, state),
-        build_optimizer(avatar, poses, OptimConfig()),
-        Schedule(OptimConfig(), knobs.steps, knobs.prior_mode), Sampling(2, 24, 0), CPU,
+        build_optimizer(avatar, corrections, OptimConfig()),
+        Schedule(
+            OptimConfig(), knobs.steps, knobs.prior_mode, corrections_from=knobs.corrections_from
+        ),
+        Sampling(2, 24, 0), CPU,
     )  # fmt: skip

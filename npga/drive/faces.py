@@ -3,7 +3,7 @@
 l landmarks, pixels.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ JUMP_MAX = 1.2
 """A face farther than this many of its widths from its last place is another one."""
 
 
+@runtime_checkable
 class FaceFinder(Protocol):
     """What finds faces: `nphm_tracking.detectors` has MediaPipe in two forms."""
 

@@ -257,10 +257,7 @@ STAGE = StageConfig(landmark_monocular=0.0, landmark=0.0, code=1.0, sparsity=0.0
 
 
 def test_a_matte_pulls_a_head_inside() -> None:
-    """A head 4 cm beside its matte moves until nothing sticks out; one inside stays.
-
-    Nothing else holds its depth here, and inside costs nothing.
-    """
+    """Landmarks that are 2 cm beside give way to a matte; a head inside its matte stays."""
     face = ActedFace.mean(160, 120)
     person, camera = face.person(), face.camera
     surface = face_points(person)
@@ -273,17 +270,18 @@ def test_a_matte_pulls_a_head_inside() -> None:
     mattes = mattes.unflatten(1, (120, 160))
     pictures = Pictures.of(torch.zeros(2, 120, 160, 3), mattes, camera)
     terms = PictureTerms(pictures, surface, equipment().motion, PictureWeights(brightness=0.0))
-    beside = true.translation + torch.tensor([[0.04, 0.0, 0.0], [0.0, -0.04, 0.0]])
+    beside = true.translation + torch.tensor([[0.02, 0.0, 0.0], [0.0, -0.02, 0.0]])
     start = plain_state(codes, replace(true, translation=beside), person)
     terms.learn_looks(person, start)
-    data = face.observed(codes, true).data
+    data = face.observed(codes, start.pose(person.scale)).data
+    weak = replace(STAGE, landmark_monocular=0.01)
     rows = torch.arange(2)
     before = terms(person, rows, start)[2]
-    assert (before > 10).all()
-    end = solve_frames(person, data, start, STAGE, 25, more=terms)
-    assert (terms(person, rows, end)[2] < 0.02 * before).all()  # a pixel is 3 mm
-    seen = face.pixels(end.z_exp, end.pose(person.scale))
-    assert ((seen.mean(1) - pixels.mean(1)).norm(dim=1) < 5).all()  # of 12 pixels
+    assert (before > 3).all()
+    end = solve_frames(person, data, start, weak, 25, more=terms)
+    assert (terms(person, rows, end)[2] < 0.2 * before).all()
+    alone = solve_frames(person, data, start, weak, 25)
+    assert (terms(person, rows, alone)[2] > 0.9 * before).all()
     kept = plain_state(codes, true, person)
     assert (terms(person, rows, kept)[2] < 1e-6).all()
     still = solve_frames(person, data, kept, STAGE, 5, more=terms)

@@ -156,7 +156,9 @@ class PictureTerms:
         inside = (pixels > 1).all(-1) & (
             pixels < pixels.new_tensor([camera.width - 1.0, camera.height - 1.0])
         ).all(-1)
-        return _Seen(pixels, slope * focal[:, None], depth[..., 0], moved[..., 2, :], facing * inside)
+        return _Seen(
+            pixels, slope * focal[:, None], depth[..., 0], moved[..., 2, :], facing * inside
+        )
 
     def _brightness(self, seen: "_Seen", rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert self.looks is not None, "learn_looks comes first"

@@ -99,7 +99,13 @@ class DriveConfig:
                 "npga drive takes either video=<file> or camera=<number>, one of the two.",
                 "Give video=clip.mp4 for a recording, camera=0 for a live one.",
             )
-        for name, least in (("face", 1), ("width", 16), ("height", 16), ("port", 0), ("start_s", 0)):
+        for name, least in (
+            ("face", 1),
+            ("width", 16),
+            ("height", 16),
+            ("port", 0),
+            ("start_s", 0),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(
                     f"{name}={getattr(self, name)} was given, but at least {least} is needed.",

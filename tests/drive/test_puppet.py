@@ -128,7 +128,9 @@ def test_the_torso_follows_the_neck_and_does_not_turn() -> None:
         assert torch.allclose(
             driven.world_from_torso.apply(neck), driven.world_from_head.apply(neck), atol=1e-6
         )
-    shifted = Followed(torch.zeros(SIZE), replace(REST, translation=REST.translation + 0.1), 1, True)
+    shifted = Followed(
+        torch.zeros(SIZE), replace(REST, translation=REST.translation + 0.1), 1, True
+    )
     moved = puppet(shifted, 99.0)
     apart = moved.world_from_torso.translation - MINE.translation
     assert float(apart.norm()) == pytest.approx(0.1 * 3**0.5, abs=1e-5)

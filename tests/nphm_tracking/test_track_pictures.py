@@ -305,9 +305,7 @@ def test_brightness_leads_a_shifted_head_back() -> None:
     shown = 0.5 + 0.2 * (x / 7).sin() * (y / 9).cos() + 0.1 * (x / 15 + y / 11).sin()
     shown[1] = 0.7 * shown[1] + 0.1
     images = shown[..., None].expand(-1, -1, -1, 3)
-    terms = PictureTerms(
-        Pictures.of(images, None, camera), face_points(person), equipment().motion
-    )
+    terms = PictureTerms(Pictures.of(images, None, camera), face_points(person), equipment().motion)
     state = plain_state(torch.zeros(3, CODES), true, person)
     terms.learn_looks(person, state)
     beside = true.translation + torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.008, 0, 0]])

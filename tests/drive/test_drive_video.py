@@ -225,7 +225,9 @@ def test_all_frames_at_once_with_pictures(
 
     asked = []
 
-    class Everything:
+    class Everything(detectors.PersonMatte):
+        def __init__(self) -> None: ...
+
         def __call__(self, image: np.ndarray) -> np.ndarray:
             asked.append(image.shape)
             return np.ones(image.shape[:2], np.float32)

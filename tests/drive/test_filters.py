@@ -1,6 +1,7 @@
 """The One-Euro filter, and signals that are absent for a while: nothing ever jumps."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -103,7 +104,7 @@ def test_a_lost_signal_is_held_and_relaxes_to_rest() -> None:
     held = round(0.2 * FPS)
     assert out[5 : 5 + held] == pytest.approx([1.0] * held)
     after = out[5 + held :]
-    assert all(b < a for a, b in zip(after, after[1:], strict=False)) and after[-1] < 0.01
+    assert all(b < a for a, b in pairwise(after)) and after[-1] < 0.01
     fall = out[5 + held + 12] / out[5 + held]
     assert fall == pytest.approx(math.exp(-12 / FPS / 0.4), rel=1e-3)
 
@@ -116,7 +117,7 @@ def test_nothing_jumps_at_loss_and_return(gap: int, back: float) -> None:
     again = [back + 0.2 * math.sin(0.2 * n) for n in range(40)]
     out = shown([*wave, *[None] * gap, *again])
     own = 0.2 * 0.2
-    steps = [abs(b - a) for a, b in zip(out, out[1:], strict=False)]
+    steps = [abs(b - a) for a, b in pairwise(out)]
     fade = (1 - math.exp(-1 / FPS / Timing().return_)) * (abs(back - 0.7) + 1.2)
     relax = (1 - math.exp(-1 / FPS / Timing().relax)) * 1.0
     assert max(steps[:39]) <= own + 1e-6
@@ -134,5 +135,5 @@ def test_flicker_moves_no_more_than_the_signal() -> None:
 
 def test_a_second_loss_during_the_return_is_continuous_too() -> None:
     out = shown([0.0] * 3 + [None] * 60 + [1.0] * 2 + [None] * 3 + [1.0] * 30)
-    assert max(abs(b - a) for a, b in zip(out, out[1:], strict=False)) < 0.3
+    assert max(abs(b - a) for a, b in pairwise(out)) < 0.3
     assert out[-1] == pytest.approx(1.0, abs=1e-3)

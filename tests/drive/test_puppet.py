@@ -1,7 +1,8 @@
-"""From a driver's frames to an avatar's: nothing lost for oneself, nothing jumps, all comes back."""
+"""From a driver's frames to an avatar's: nothing is lost for oneself, and nothing jumps."""
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -153,8 +154,7 @@ def test_a_lost_face_relaxes_to_rest_and_returns_without_a_jump() -> None:
     steps = torch.stack([one.z_exp for one in out]).diff(dim=0).abs().amax(1)
     assert steps[160 - 1] < 0.25 and steps[40:159].max() < 0.06
     turns = [
-        angle(a.world_from_head.rotation, b.world_from_head.rotation)
-        for a, b in zip(out, out[1:], strict=False)
+        angle(a.world_from_head.rotation, b.world_from_head.rotation) for a, b in pairwise(out)
     ]
     assert max(turns[39:]) < 0.25 * angle(MINE.rotation, out[-1].world_from_head.rotation) + 0.02
     assert (out[-1].z_exp - 1).abs().max() < 0.01

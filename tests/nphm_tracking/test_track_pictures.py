@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from acted_face import PLACE, SCALE, ActedFace, equipment, poses, swinging, talking
+from acted_face import PLACE, SCALE, ActedFace, equipment, poses, swinging
 
 from npga.core.cameras import Cameras
 from npga.core.rotations import rotvec_from_matrix
@@ -188,7 +188,7 @@ def test_a_slope_is_sampled_exactly_and_held_outside() -> None:
 
 
 def test_sampled_slopes_are_those_of_smooth_fields() -> None:
-    person, _, terms = scene(False, "waves")
+    _, _, terms = scene(False, "waves")
     field = terms.pictures.brightness
     at = torch.rand(FRAMES, 40, 2, generator=torch.Generator().manual_seed(3)).double()
     at = 20 + at * torch.tensor([120.0, 80.0])

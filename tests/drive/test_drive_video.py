@@ -27,10 +27,13 @@ from npga.drive.config import DriveConfig
 from npga.drive.driver import Seen, single_camera
 from npga.drive.faces import ChosenFace
 from npga.drive.run import run
+from npga.drive.source import Frame
 from npga.drive.video import beside
 from nphm_tracking import SequenceTrack, Track, detectors, load_track, save_track
 from nphm_tracking.detectors import FoundFace
-from nphm_tracking.follow import IDENTITY, calibrate
+from nphm_tracking.follow import IDENTITY, Calibration, calibrate
+from nphm_tracking.frames import FrameState
+from nphm_tracking.pictures import Surface
 
 COUNT, FPS = 24, 12.0
 WIDTH, HEIGHT = 160, 120
@@ -232,6 +235,13 @@ def test_all_frames_at_once_with_pictures(
             asked.append(image.shape)
             return np.ones(image.shape[:2], np.float32)
 
+    windows, gathered = [], accurate.gathered
+
+    def watched(kept, camera):
+        windows.append([round(float(image.mean()) / 10) for image, _ in kept])
+        return gathered(kept, camera)
+
+    monkeypatch.setattr(accurate, "gathered", watched)
     turns = []
     for name, matte in (("a", absent), ("b", Everything)):
         monkeypatch.setattr(accurate, "PersonMatte", matte)
@@ -246,8 +256,38 @@ def test_all_frames_at_once_with_pictures(
         turns.append(take.world_from_head.rotation)
         told = json.loads((tmp_path / f"{name}.json").read_text())
         assert told["mode"] == "accurate" and told["frames_without_face"] == list(WITHOUT)
+    assert windows == 2 * [list(range(8)), list(range(6, 14)), list(range(12, 18))]
     assert asked == [(HEIGHT, WIDTH, 3)] * 18
     assert (turns[0] - turns[1]).abs().max() < 0.01
+
+
+def test_windows_take_over_in_the_middle_of_their_overlap(monkeypatch) -> None:
+    """Every frame is refined; a solver that writes its window's number shows by which."""
+    face, count = ActedFace.mean(WIDTH, HEIGHT), 18
+    observed = face.observed(talking(count), swinging(count, 0.15))
+    person = face.person()
+    pose, marks = observed.start, person.landmarks.expand(count, -1, -1)
+    state = FrameState(torch.zeros(count, 52), pose.rotation, pose.translation, marks.clone())
+    called = []
+
+    def numbered(person, data, state, stage, iterations=None, more=None):
+        called.append(len(data.linked))
+        return replace(state, z_exp=torch.full_like(state.z_exp, len(called)))
+
+    points = person.landmarks
+    surface = Surface(points, torch.nn.functional.normalize(points, dim=1), torch.ones(len(points)))
+    for name, value in (
+        ("solve_frames", numbered), ("WINDOW", 8), ("OVERLAP", 2), ("ROUNDS", 1),
+        ("open_matte", lambda: None), ("head_surface", lambda *known: surface),
+    ):  # fmt: skip
+        monkeypatch.setattr(accurate, name, value)
+    grey = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    frames = (Frame(grey, n / FPS, n) for n in range(count))
+    known = Calibration(person)
+    found = accurate.refine(equipment(), known, observed.data, state, frames, face.camera)
+    assert found.z_exp[:, 0].tolist() == [1] * 7 + [2] * 6 + [3] * 5
+    assert called == [7, 7, 5]  # neighbours in a window stay coupled
+    assert (state.z_exp == 0).all()
 
 
 def refused(*settings: str) -> str:

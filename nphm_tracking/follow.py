@@ -180,9 +180,12 @@ class FaceFollower:
 
         `scores` are a detector's, NaN where it knows none.
         """
-        if pixels is None:
+        if pixels is None or not bool(pixels.isfinite().all()):
             return self._missing()
-        data, start = self._observed(pixels)
+        try:
+            data, start = self._observed(pixels)
+        except TrackError:  # landmarks that fix no pose
+            return self._missing()
         if scores is not None:
             data = replace(data, scores=self.calibration.targets(scores[None]))
         fresh = self._state is None or self._lost
@@ -190,7 +193,7 @@ class FaceFollower:
         iterations = CATCHING_UP if fresh else self.stage.iterations
         state = solve_frames(self.person, data, state, self.stage, iterations)
         residual = self._residual_mm(data, state)
-        if residual > LOST_MM:
+        if not residual <= LOST_MM:  # nor where it is not a number
             return self._missing()
         self._state, self._lost = state, False
         return Followed(state.z_exp[0], state.pose(self.person.scale)[0], residual, True)

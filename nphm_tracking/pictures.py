@@ -156,7 +156,9 @@ class PictureTerms:
         inside = (pixels > 1).all(-1) & (
             pixels < pixels.new_tensor([camera.width - 1.0, camera.height - 1.0])
         ).all(-1)
-        return _Seen(pixels, slope * focal[:, None], depth[..., 0], facing * inside)
+        return _Seen(
+            pixels, slope * focal[:, None], depth[..., 0], moved[..., 2, :], facing * inside
+        )
 
     def _brightness(self, seen: "_Seen", rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert self.looks is not None, "learn_looks comes first"
@@ -178,10 +180,11 @@ class PictureTerms:
     def _matte(self, seen: "_Seen", rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert self.pictures.outside is not None
         value, slope = sampled(self.pictures.outside[rows], seen.pixels)
-        mm = 1000 * seen.depth / self.pictures.camera.K[0, 0, 0].to(value)
+        to_mm = 1000 / self.pictures.camera.K[0, 0, 0].to(value)
         weight = torch.full_like(value, self.weights.matte / value.shape[1])
-        jacobian = (slope[..., None, :] @ seen.slope)[..., 0, :] * mm[..., None]
-        return _summed(value * mm, jacobian, weight, self.weights.matte_scale_mm)
+        beside = (slope[..., None, :] @ seen.slope)[..., 0, :] * seen.depth[..., None]
+        jacobian = to_mm * (beside + value[..., None] * seen.deeper)
+        return _summed(to_mm * value * seen.depth, jacobian, weight, self.weights.matte_scale_mm)
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,8 @@ class _Seen:
     slope: Float[Tensor, "t n 2 d"]
     """d pixels / d unknowns."""
     depth: Float[Tensor, "t n"]
+    deeper: Float[Tensor, "t n d"]
+    """d depth / d unknowns."""
     facing: Float[Tensor, "t n"]
 
 

@@ -49,6 +49,10 @@ class FilterConfig:
         return Timing(self.hold_s, self.relax_s, self.return_s)
 
 
+LEAST = {"face": 1, "width": 16, "height": 16, "port": 0, "start_s": 0}
+"""Smallest values."""
+
+
 @dataclass(frozen=True)
 class DriveConfig:
     """One RGB camera -> a driven avatar: a video to mp4, or a live camera to a page."""
@@ -103,7 +107,7 @@ class DriveConfig:
                 "npga drive takes either video=<file> or camera=<number>, one of the two.",
                 "Give video=clip.mp4 for a recording, camera=0 for a live one.",
             )
-        for name, least in (("face", 1), ("width", 16), ("height", 16), ("port", 0)):
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(
                     f"{name}={getattr(self, name)} was given, but at least {least} is needed.",

@@ -182,6 +182,7 @@ def straight_pose(poses: Similarity) -> Similarity:
     right = torch.nn.functional.normalize(torch.linalg.cross(up, forward), dim=0)
     facing = torch.stack([right, torch.linalg.cross(forward, right), forward], dim=1)
     turns = facing.T @ poses.rotation
-    nod = torch.atan2(-turns[:, 1, 2], turns[:, 2, 2]).median()
+    ahead = turns[:, :, 2]
+    nod = torch.atan2(-ahead[:, 1], ahead[:, ::2].norm(dim=1)).median()
     tilted = matrix_from_rotvec(place.new_tensor([1.0, 0.0, 0.0]) * nod)
     return Similarity(poses.scale[0], facing @ tilted, place)

@@ -43,11 +43,7 @@ def read_frames(path: str | Path, *, longest: int = LONGEST) -> Iterator[Frame]:
 
     A variable rate becomes a constant one: see ``constant_rate``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CaptureError(
-            f"video={path} is not there; a video file was expected.", "Check the path."
-        )
+    path = _existing(path)
     from av.error import FFmpegError
 
     try:
@@ -63,7 +59,8 @@ def read_frames(path: str | Path, *, longest: int = LONGEST) -> Iterator[Frame]:
 
 
 def frame_rate(path: str | Path) -> float:
-    """Pictures per second of a video file, by its header."""
+    """Pictures per second of a video file, by its header; raises CaptureError."""
+    path = _existing(path)
     from av.error import FFmpegError
 
     try:
@@ -76,6 +73,15 @@ def frame_rate(path: str | Path) -> float:
             f"The video {path} cannot be opened ({type(error).__name__}).",
             "Give a video file that FFmpeg can read.",
         ) from None
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise CaptureError(
+            f"video={path} is not there; a video file was expected.", "Check the path."
+        )
+    return path
 
 
 def constant_rate(frames: Iterator[Frame], rate: float) -> Iterator[Frame]:

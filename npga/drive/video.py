@@ -14,6 +14,7 @@ from npga.core.video import VideoWriter
 from npga.drive.config import DriveConfig
 from npga.drive.driver import straight_pose
 from npga.drive.puppet import Driven
+from npga.drive.source import frame_rate
 from npga.drive.stage import Stage, driver_face
 from npga.drive.track import TrackedVideo, frames_of, track_video
 from npga.render.camera_path import camera_path
@@ -28,6 +29,7 @@ def drive_video(config: DriveConfig) -> None:
     """Write the mp4, its json and the driver's track; raises NpgaError subclasses."""
     assert config.video is not None
     out = require_new(config.out or OUT, overwrite=config.overwrite)
+    frame_rate(config.video)  # what is no video is refused before anything is loaded
     sound = AudioTrack(Path(config.video), config.start_s) if config.audio else None
     sound = sound if sound is not None and has_audio(sound.path) else None
     stage = Stage.open(config)

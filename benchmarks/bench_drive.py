@@ -90,8 +90,8 @@ def clips_rows(args: argparse.Namespace) -> list[dict]:
     clips = len(list(args.clips.glob("*.mp4")))
     note = f"{clips} clips on {len(args.avatars)} avatars; frames in which a face was detected"
     what = (
-        "largest step of the driven landmarks beyond what the driver's landmarks moved in the same "
-        "three frames, over the clip's median step"
+        "largest step of the driven landmarks, as a camera sees them, beyond the driver's largest "
+        "in the last five frames and the next, over the clip's median step"
     )
     raw = "largest step over the median step; the detector's own landmarks have 4.9, 5.4 and 17.4"
     return [

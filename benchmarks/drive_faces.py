@@ -41,6 +41,8 @@ RIGID = (33, 133, 362, 263, 1, 2, 6, 168)
 DLIB_FIVE = (263, 362, 33, 133, 2)
 """dlib's five points: corners of the left eye, of the right eye, below the nose."""
 EVERY = 4
+LAG = 5
+"""Frames by which a filter may answer late to what the driver did (a clip has a cut)."""
 CHIP = 150
 Settings = Callable[..., DriveConfig]
 
@@ -70,15 +72,16 @@ def motion_rows(
     poses = [one.world_from_head for one in driven]
     world = torch.stack([pose.apply(points) for pose, points in zip(poses, posed, strict=True)])
     unit = eye_distance(places) * float(poses[0].scale)
-    mine = (world[1:] - world[:-1]).norm(dim=-1).mean(1).numpy() / unit
+    seen = world[..., :2]  # as a camera before the face sees it, like the driver's
+    mine = (seen[1:] - seen[:-1]).norm(dim=-1).mean(1).numpy() / unit
     pixels = [None if face is None else face.points for face in tracked.seen.faces]
     theirs = np.array([
         np.inf if a is None or b is None
         else np.linalg.norm(b - a, axis=1).mean() / eye_distance(torch.from_numpy(a))
         for a, b in pairwise(pixels)
     ])  # fmt: skip
-    padded = np.pad(theirs, 1, mode="edge")
-    near = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
+    padded = np.pad(theirs, (LAG, 1), mode="edge")
+    near = np.lib.stride_tricks.sliding_window_view(padded, LAG + 2).max(1)
     median = np.median(mine)
     bend = (world[2:] - 2 * world[1:-1] + world[:-2]).norm(dim=-1).mean() / unit
     return Motion(

@@ -134,7 +134,7 @@ def test_interrupted_run_resumes_to_the_same_numbers(
     kept = {p.name for p in (folder / "state").iterdir()}
     assert kept == {"1-keyframe.safetensors", "2-sequential-0.safetensors"}
     monkeypatch.setattr(track_module, "_sequence", real)
-    monkeypatch.setattr(track_module, "_identity", _only_joint(track_module._identity))
+    monkeypatch.setattr(track_module, "solve_identity", _only_joint(track_module.solve_identity))
     again = track_capture(capture, names, AnalyticHead(), config, folder)
     assert torch.equal(again.z_geo, whole.z_geo)
     for name in names:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from npga.core.audio import AudioTrack, has_audio
+from npga.core.errors import OutputError
 from npga.core.images import ImageArray, labelled, resize_area, side_by_side
 from npga.core.progress import say, track_progress
 from npga.core.store import write_json
@@ -29,6 +30,7 @@ def drive_video(config: DriveConfig) -> None:
     """Write the mp4, its json and the driver's track; raises NpgaError subclasses."""
     assert config.video is not None
     out = require_new(config.out or OUT, overwrite=config.overwrite)
+    require_new_beside(config, out)
     frame_rate(config.video)  # what is no video is refused before anything is loaded
     sound = AudioTrack(Path(config.video), config.start_s) if config.audio else None
     sound = sound if sound is not None and has_audio(sound.path) else None
@@ -45,7 +47,7 @@ def drive_video(config: DriveConfig) -> None:
         for picture in track_progress(shown(config, pictures, tracked), "draw", len(driven)):
             video.write(picture)
     if config.save_track:
-        save_track(tracked.track, out.with_name(out.stem + "_track.safetensors"))
+        save_track(tracked.track, track_beside(out))
     write_json(out.with_suffix(".json"), summary(config, tracked, driven))
     found = sum(one.found for one in driven)
     say(
@@ -54,6 +56,22 @@ def drive_video(config: DriveConfig) -> None:
         f"calibration; largest distance to the training hull "
         f"{max(one.hull_distance for one in driven):.2f}."
     )
+
+
+def track_beside(out: Path) -> Path:
+    """Where the driver's track lies."""
+    return out.with_name(out.stem + "_track.safetensors")
+
+
+def require_new_beside(config: DriveConfig, out: Path) -> None:
+    """Raises OutputError where the json or the track beside a new video exist already."""
+    files = [out.with_suffix(".json"), *([track_beside(out)] if config.save_track else [])]
+    for file in files:
+        if file.exists() and not config.overwrite:
+            raise OutputError(
+                f"{file} exists already, and results are never silently replaced.",
+                "Give another out=..., or overwrite=true to replace it.",
+            )
 
 
 def performed(stage: Stage, tracked: TrackedVideo) -> list[Driven]:

@@ -26,8 +26,11 @@ from nphm_tracking.follow import Followed
 OUT = "runs/drive.mp4"
 
 
-def drive_video(config: DriveConfig) -> None:
-    """Write the mp4, its json and the driver's track; raises NpgaError subclasses."""
+def drive_video(config: DriveConfig) -> tuple[TrackedVideo, list[Driven]]:
+    """Write the mp4, its json and the driver's track, and return what they were made of.
+
+    Raises NpgaError subclasses.
+    """
     assert config.video is not None
     out = require_new(config.out or OUT, overwrite=config.overwrite)
     require_new_beside(config, out)
@@ -56,6 +59,7 @@ def drive_video(config: DriveConfig) -> None:
         f"calibration; largest distance to the training hull "
         f"{max(one.hull_distance for one in driven):.2f}."
     )
+    return tracked, driven
 
 
 def track_beside(out: Path) -> Path:

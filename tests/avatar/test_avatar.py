@@ -8,6 +8,7 @@ from npga.avatar import load_avatar, save_avatar
 from npga.avatar.detail import (
     CENTRE_SCALE,
     COLOR_SCALE,
+    LOG_SCALE_MAX,
     LOG_SCALE_SCALE,
     OPACITY_SCALE,
     ROTATION_SCALE,
@@ -33,8 +34,9 @@ def plain_pose(avatar, z_exp, head, rest):
     span = avatar.expression_upper - avatar.expression_lower
     neck = torch.minimum(torch.maximum(rotvec, avatar.neck_lower), avatar.neck_upper)
     condition = torch.cat([(inside - avatar.expression_neutral) / span, 2 * neck])
+    middle = avatar.detail.middle
     g = avatar.detail.linear(condition) + avatar.detail.curved(condition)
-    g = g - avatar.detail.curved(torch.zeros_like(condition))
+    g = g - avatar.detail.linear(middle) - avatar.detail.curved(middle)
 
     means, quats, log_scales, opacities, colors = [], [], [], [], []
     for i in range(len(avatar)):
@@ -51,7 +53,9 @@ def plain_pose(avatar, z_exp, head, rest):
         by_head, by_torso = quat_from_matrix(head.rotation), quat_from_matrix(torso.rotation)
         quats.append(quat_multiply(a * by_head + (1 - a) * by_torso, local))
         scale = a * head.scale + (1 - a) * torso.scale
-        log_scales.append(avatar.log_scales[i] + LOG_SCALE_SCALE * out[6:9] + scale.log())
+        asked = LOG_SCALE_SCALE * out[6:9]
+        grown = LOG_SCALE_MAX * torch.tanh(asked / LOG_SCALE_MAX)
+        log_scales.append(avatar.log_scales[i] + grown + scale.log())
         opacities.append(avatar.logit_opacities[i] + OPACITY_SCALE * out[9])
         rgb = avatar.colors[i] + COLOR_SCALE * out[10:13]
         colors.append(torch.cat([rgb, f[: avatar.sizes.screen_features]]))
@@ -64,6 +68,7 @@ def plain_pose(avatar, z_exp, head, rest):
 
 def test_pose_equals_its_readable_twin():
     avatar, head = small_avatar().train(), head_pose()
+    avatar.observe_conditions(0.3 * torch.randn(4, len(avatar.detail.middle)))
     fast = avatar.pose(CODE, head)
     fast = [fast.means, fast.quats, fast.log_scales, fast.logit_opacities, fast.colors]
     slow = plain_pose(avatar, CODE, head, avatar.torso.rest)

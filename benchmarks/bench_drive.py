@@ -206,7 +206,7 @@ def fast_rows(args: argparse.Namespace) -> list[dict]:
             break
         face = chooser(frame.image)
         if face is not None:
-            follower.follow(equipment.used(face), equipment.scores(face))
+            equipment.follow(follower, face)
         times.append(time.perf_counter() - began)
     torch.set_num_threads(threads)
     spent = np.array(times[WARM:])

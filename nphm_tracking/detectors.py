@@ -54,7 +54,7 @@ class FoundFace:
     points: Float[np.ndarray, "l 2"]
     """Landmarks in pixels."""
     scores: Float[np.ndarray, " s"] | None = None
-    """How far every control of ``score_names`` is on, 0..1; None where the detector knows none."""
+    """How far every control of ``SCORE_NAMES`` is on, 0..1; None where the detector knows none."""
 
 
 def open_detector(
@@ -93,8 +93,6 @@ class MediaPipeDetector:
     """What both forms of MediaPipe share."""
 
     count = MEDIAPIPE_COUNT
-    score_names: tuple[str, ...] = ()
-    """What the scores of a face are called: ARKit's names; empty without scores."""
 
     _graph: Any
 
@@ -175,9 +173,6 @@ class FaceLandmarker(MediaPipeDetector):
                 f"landmarker={task} is no face landmarker ({str(error).splitlines()[0]}).",
                 "Download MediaPipe's face_landmarker.task again.",
             ) from None
-
-        if scores:
-            self.score_names = SCORE_NAMES
 
     def _found(self, image: UInt8[np.ndarray, "h w 3"]) -> list[tuple[Any, Any]]:
         mediapipe = _mediapipe("mediapipe")

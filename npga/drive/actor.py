@@ -39,10 +39,7 @@ class Actor:
 
     def __call__(self, face: FoundFace | None, seconds: float) -> Driven:
         """What the avatar does as this face, or its absence, is seen."""
-        if face is None:
-            return self.puppet(self.follower.follow(None), seconds)
-        followed = self.follower.follow(self.equipment.used(face), self.equipment.scores(face))
-        return self.puppet(followed, seconds)
+        return self.puppet(self.equipment.follow(self.follower, face), seconds)
 
 
 def rehearse(stage: Stage, seen: Seen, known: KnownDriver | None = None) -> Actor:
@@ -63,11 +60,7 @@ def at_rest(
     equipment: Equipment, follower: FaceFollower, seen: Seen
 ) -> tuple[Float[Tensor, "t e"], Similarity]:
     """The codes of the frames with a face, and their mean pose; raises TrackError for none."""
-    followed = [
-        follower.follow(equipment.used(face), equipment.scores(face))
-        for face in seen.faces
-        if face is not None
-    ]
+    followed = [equipment.follow(follower, face) for face in seen.faces if face is not None]
     good = [one for one in followed if one.found]
     if len(good) < FACES_MIN:
         raise TrackError(

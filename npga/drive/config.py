@@ -39,9 +39,9 @@ class FilterConfig:
     beta: float = knob(2.0, "One-Euro: hertz of cutoff per unit of code and second")
     pose_cutoff_hz: float = knob(1.5, "the same of the head's turn and shift")
     pose_beta: float = knob(3.0, "hertz per radian (or head unit) and second")
-    hold_s: float = knob(0.3, "seconds that a lost face keeps its expression")
-    relax_s: float = knob(0.5, "time constant with which it then goes to rest")
-    return_s: float = knob(0.12, "time constant with which a found face takes over")
+    hold_s: float = knob(Timing.hold, "seconds that a lost face keeps its expression")
+    relax_s: float = knob(Timing.relax, "time constant with which it then goes to rest")
+    return_s: float = knob(Timing.return_, "time constant with which a found face takes over")
 
     @property
     def timing(self) -> Timing:

@@ -21,7 +21,7 @@ from nphm_tracking import HeadModel, Track, load_head_model, load_track
 from nphm_tracking.align import METRES_PER_UNIT
 from nphm_tracking.config import TrackConfig
 from nphm_tracking.detectors import SCORE_NAMES, FoundFace, open_detector
-from nphm_tracking.follow import Calibration, FaceFollower, calibrate, known_person
+from nphm_tracking.follow import Calibration, FaceFollower, Followed, calibrate, known_person
 from nphm_tracking.observe import MeanHead, Observed, landmark_weights, observed_rays
 from nphm_tracking.run import mean_head
 
@@ -81,6 +81,12 @@ class Equipment:
     def follower(self, calibration: Calibration, camera: Cameras) -> FaceFollower:
         """Follows a calibrated person."""
         return FaceFollower(calibration, camera, self.importance)
+
+    def follow(self, follower: FaceFollower, face: FoundFace | None) -> Followed:
+        """The next frame of a follower; None where no face was found."""
+        if face is None:
+            return follower.follow(None)
+        return follower.follow(self.used(face), self.scores(face))
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,7 @@ def follow_take(
 ) -> list[Followed]:
     """Every frame from where the last one ended, as live."""
     follower = equipment.follower(calibration, camera)
-    return [
-        follower.follow(None)
-        if face is None
-        else follower.follow(equipment.used(face), equipment.scores(face))
-        for face in track_progress(seen.faces, "follow")
-    ]
+    return [equipment.follow(follower, face) for face in track_progress(seen.faces, "follow")]
 
 
 def see(frames: Iterator[Frame], config: DriveConfig) -> Seen:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from npga.core.audio import AudioTrack, has_audio
-from npga.core.errors import OutputError
 from npga.core.images import ImageArray, labelled, resize_area, side_by_side
+from npga.core.output import output_group
 from npga.core.progress import say, track_progress
 from npga.core.store import write_json
 from npga.core.video import VideoWriter
@@ -33,14 +33,33 @@ def drive_video(config: DriveConfig) -> tuple[TrackedVideo, list[Driven]]:
     """
     assert config.video is not None
     out = require_new(config.out or OUT, overwrite=config.overwrite)
-    require_new_beside(config, out)
     frame_rate(config.video)  # what is no video is refused before anything is loaded
+    track = out.with_name(out.stem + "_track.safetensors")
+    files = [out, out.with_suffix(".json"), *([track] if config.save_track else [])]
+    with output_group(files, overwrite=config.overwrite) as folder:
+        stage = Stage.open(config)
+        tracked = track_video(config, stage.equipment)
+        driven = performed(stage, tracked)
+        write_video(stage, tracked, driven, folder / out.name)
+        if config.save_track:
+            save_track(tracked.track, folder / track.name)
+        write_json(folder / files[1].name, summary(config, tracked, driven))
+    found = sum(one.found for one in driven)
+    say(
+        f"drive: {out}, {len(driven)} frames at {tracked.take.fps:.1f} per second, a face in "
+        f"{found}; tracked {tracked.fps_tracking:.0f} frames a second after "
+        f"{tracked.seconds['calibrate']:.1f} s of calibration; largest distance to the training "
+        f"hull {max(one.hull_distance for one in driven):.2f}."
+    )
+    return tracked, driven
+
+
+def write_video(stage: Stage, tracked: TrackedVideo, driven: list[Driven], out: Path) -> None:
+    """Draw every frame, with the video's sound where it has some."""
+    config, fps = stage.config, tracked.take.fps
+    assert config.video is not None
     sound = AudioTrack(Path(config.video), config.start_s) if config.audio else None
     sound = sound if sound is not None and has_audio(sound.path) else None
-    stage = Stage.open(config)
-    tracked = track_video(config, stage.equipment)
-    driven = performed(stage, tracked)
-    fps = tracked.take.fps
     path = camera_path(
         config.view, len(driven), fps, stage.rest, config.width, config.height,
         capture=config.capture, participant=config.participant,
@@ -49,33 +68,6 @@ def drive_video(config: DriveConfig) -> tuple[TrackedVideo, list[Driven]]:
     with VideoWriter(out, fps, audio=sound) as video:
         for picture in track_progress(shown(config, pictures, tracked), "draw", len(driven)):
             video.write(picture)
-    if config.save_track:
-        save_track(tracked.track, track_beside(out))
-    write_json(out.with_suffix(".json"), summary(config, tracked, driven))
-    found = sum(one.found for one in driven)
-    say(
-        f"drive: {out}, {len(driven)} frames at {fps:.1f} per second, a face in {found}; tracked "
-        f"{tracked.fps_tracking:.0f} frames a second after {tracked.seconds['calibrate']:.1f} s of "
-        f"calibration; largest distance to the training hull "
-        f"{max(one.hull_distance for one in driven):.2f}."
-    )
-    return tracked, driven
-
-
-def track_beside(out: Path) -> Path:
-    """Where the driver's track lies."""
-    return out.with_name(out.stem + "_track.safetensors")
-
-
-def require_new_beside(config: DriveConfig, out: Path) -> None:
-    """Raises OutputError where the json or the track beside a new video exist already."""
-    files = [out.with_suffix(".json"), *([track_beside(out)] if config.save_track else [])]
-    for file in files:
-        if file.exists() and not config.overwrite:
-            raise OutputError(
-                f"{file} exists already, and results are never silently replaced.",
-                "Give another out=..., or overwrite=true to replace it.",
-            )
 
 
 def performed(stage: Stage, tracked: TrackedVideo) -> list[Driven]:

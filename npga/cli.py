@@ -57,6 +57,11 @@ COMMANDS: dict[str, Command] = {
     "fit": Command(
         "capture + track + F -> avatar", "npga.fit.config:FitConfig", "npga.fit.run:run"
     ),
+    "correct": Command(
+        "a track corrected by how the person's avatar looks in the pictures",
+        "npga.fit.config:CorrectConfig",
+        "npga.fit.correct:run",
+    ),
     "evaluate": Command(
         "an avatar on held-out cameras and sequences",
         "npga.fit.config:EvaluateConfig",

@@ -14,6 +14,7 @@ MANDATORY = {
     "capture check": ["capture=x"],
     "track": ["capture=x", "out=x"],
     "fit": ["capture=x", "track=x", "prior=x", "out=x"],
+    "correct": ["avatar=x", "capture=x", "track=x", "out=x"],
     "evaluate": ["avatar=x", "capture=x", "track=x", "out=x"],
     "render": ["avatar=x", "track=x"],
     "submit": ["out=x"],

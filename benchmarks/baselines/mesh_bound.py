@@ -126,11 +126,12 @@ class MeshBound(Avatar):
             )[0]
         return self._basis
 
-    @torch.no_grad()
     def tracked_mesh(self, z_exp: Float[Tensor, " e"]) -> Float[Tensor, "v 3"]:
-        """The vertices under an expression, in head space; the neck fades to the torso's rest."""
-        coefficients = self.prior.coefficients(z_exp[None], self.identity[None])
-        offset = combine(self.prior_basis()[None], coefficients)[0]
+        """The vertices under an expression, in head space; the neck fades to the torso's rest.
+
+        Gradients reach a code that asks for them.
+        """
+        offset = combine(self.prior_basis()[None], self.frozen_coefficients(z_exp)[None])[0]
         return self.vertices + offset * initial_attachment(self.vertices)[:, None]
 
     def frames(self, vertices: Float[Tensor, "v 3"]) -> TriangleFrames:
@@ -148,10 +149,9 @@ class MeshBound(Avatar):
         basis: Float[Tensor, "v 3 r"] | None = None,
     ) -> Posed:
         """As our avatar's; the vertices' basis is always kept, so `basis` says nothing new."""
-        with torch.no_grad():
-            rest, now = self.frames(self.vertices), self.frames(self.tracked_mesh(z_exp))
-            turn = now.axes @ rest.axes.transpose(1, 2)
-            ratio = now.size / rest.size
+        rest, now = self.frames(self.vertices), self.frames(self.tracked_mesh(z_exp))
+        turn = now.axes @ rest.axes.transpose(1, 2)
+        ratio = now.size / rest.size
         residuals = self._residuals(z_exp, world_from_head, world_from_torso)
         local = self.means + residuals.centre - rest.middle
         x_head = now.middle + ratio[:, None] * (turn @ local[..., None])[..., 0]

@@ -250,3 +250,65 @@ class EvaluateConfig:
                     f"npga evaluate: {name}={getattr(self, name)} is not positive.",
                     f"Give {name}=1 or more.",
                 )
+
+
+@dataclass(frozen=True)
+class SearchTerms:
+    """Weights of what a correction is judged by; names as in `TermWeights`."""
+
+    refined_l1: float = knob(0.8, "|refined - truth|")
+    refined_ssim: float = knob(0.2, "1 - SSIM of the refined picture")
+    matte: float = knob(0.1, "|alpha - matte|")
+    small_moves: float = knob(1.0, "mean square of the pose correction (rad, head units)")
+    small_codes: float = knob(1e-4, "mean square of the code correction, standard deviations")
+    smooth_corrections: float = knob(1e-4, "correction against those of the frames beside it")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How one frame's correction is sought; see `correct.py`."""
+
+    steps: int = knob(40, "optimisation steps per frame")
+    cameras: int = knob(3, "cameras that share a step")
+    moves: float = knob(1e-3, "rate of pose corrections (rad, head units per step)")
+    codes: float = knob(2e-2, "rate of code corrections")
+    terms: SearchTerms = knob(SearchTerms(), "loss weights")
+    regions: RegionWeights = knob(RegionWeights(), "weights of face regions in refined_l1")
+
+
+@dataclass(frozen=True)
+class CorrectConfig:
+    """A track corrected by how the person's avatar looks."""
+
+    avatar: str = knob(MISSING, "avatar.safetensors, or the folder that `npga fit` made")
+    capture: str = knob(MISSING, "capture root")
+    participant: str | None = knob(None, "participant in it; null where there is only one")
+    track: str = knob(MISSING, "the track of that participant: file or folder")
+    out: str = knob(MISSING, "folder to make: track.safetensors, drift.html, a preview")
+    overwrite: bool = knob(False, "replace an existing result")
+    sequences: list[str] = knob([], "sequences to correct; empty: all that are tracked")
+    held_out_cameras: list[str] = knob(
+        ["222200037", "222200046", "222200039"], "serials never looked at, where the rig has others"
+    )
+    frame_stride: int = knob(1, "correct every n-th tracked frame; those between follow")
+    width: int = knob(275, "width of the pictures to compare")
+    height: int = knob(401, "their height")
+    refine: bool = knob(True, "use the screen-space CNN")
+    search: SearchConfig = knob(SearchConfig(), "how a frame's correction is sought")
+    save_every: int = knob(10, "frames between two saved states (for resuming)")
+    head_model: str | None = knob(None, "the track's head model; null = the open prior that ships")
+    seed: int = knob(0, "of the choice of cameras")
+    device: str = knob("auto", "auto, cpu or cuda")
+    backend: Backend = knob(Backend.auto, "rasteriser: auto, cpu, triton, gsplat or reference")
+    cache_dir: str | None = knob(None, "decode cache folder; null = beside the capture")
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises ConfigError."""
+        counts = {name: getattr(self, name) for name in ("frame_stride", "width", "height")}
+        counts |= {"save_every": self.save_every}
+        counts |= {f"search.{n}": getattr(self.search, n) for n in ("steps", "cameras")}
+        for name, value in counts.items():
+            if value < 1:
+                raise ConfigError(
+                    f"npga correct: {name}={value} is not positive.", f"Give {name}=1 or more."
+                )

@@ -23,7 +23,7 @@ from npga.core.page import write_page
 from npga.core.progress import say
 from npga.core.store import checksum, write_json
 from npga.fit.batch import FitData, Sampling
-from npga.fit.config import Corrected, FitConfig
+from npga.fit.config import Corrected, FitConfig, RegionWeights
 from npga.fit.corrections import Corrections
 from npga.fit.densify import Densifier, DensityState
 from npga.fit.drift import Drift, measure_drift, refined_track
@@ -45,7 +45,7 @@ from npga.fit.setup import (
     start_avatar,
 )
 from npga.fit.terms import Scene, Terms
-from nphm_tracking import save_track
+from nphm_tracking import HeadModel, Track, save_track
 from nphm_tracking.model.head_model import CodeStatistics
 from nphm_tracking.result import TRACK_FILE
 
@@ -171,13 +171,18 @@ def open_session(
 
 def build_terms(config: FitConfig, inputs: Inputs, device: torch.device) -> Terms:
     """The loss terms with what they look at besides the step."""
-    weights, pixel_weights, perceptual = config.regions, None, None
-    if max(weights.mouth, weights.eyes) > 0:
-        regions = face_regions(inputs.model, inputs.track.z_geo.float())
-        pixel_weights = PixelWeights(regions, weights.mouth, weights.eyes)
+    perceptual = None
     if config.terms.lpips > 0:
         perceptual = load_lpips(config.lpips_net, config.lpips_weights).to(device)
-    return Terms(asdict(config.terms), pixel_weights, perceptual)
+    weights = pixel_weights(config.regions, inputs.model, inputs.track)
+    return Terms(asdict(config.terms), weights, perceptual)
+
+
+def pixel_weights(weights: RegionWeights, model: HeadModel, track: Track) -> PixelWeights | None:
+    """More weight for a tracked person's mouth and eyes; None where they count as the rest."""
+    if max(weights.mouth, weights.eyes) == 0:
+        return None
+    return PixelWeights(face_regions(model, track.z_geo.float()), weights.mouth, weights.eyes)
 
 
 def train(session: Session, config: FitConfig, folder: Path, start: int) -> None:

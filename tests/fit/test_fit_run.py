@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image
 from tiny_person import HEIGHT, MODEL, WIDTH, body, opened, rig, take, tiny_avatar
 
+import npga.fit.correct
 import npga.fit.setup
 from npga.avatar import load_avatar, load_prior, save_avatar, save_prior
 from npga.capture import open_capture
@@ -17,7 +18,7 @@ from npga.core.config import compose_config
 from npga.core.errors import CheckpointError, ConfigError, OutputError, TrackError
 from npga.core.mesh import Mesh
 from npga.fit.batch import FitData
-from npga.fit.config import EvaluateConfig, FitConfig
+from npga.fit.config import CorrectConfig, EvaluateConfig, FitConfig
 from npga.fit.evaluate import judge
 from npga.fit.renderer import Renderer
 from npga.fit.report import run_evaluate
@@ -108,7 +109,8 @@ def capture(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def ball_model(monkeypatch):
-    monkeypatch.setattr(npga.fit.setup, "load_head_model", lambda path: BallModel())
+    for module in (npga.fit.setup, npga.fit.correct):
+        monkeypatch.setattr(module, "load_head_model", lambda path: BallModel())
 
 
 def settings(capture, out, *more):
@@ -179,6 +181,54 @@ def test_fit_then_evaluate(capture, tmp_path, capsys):
     for name in ("novel_view", "self_reenactment"):
         assert (tmp_path / "evaluate" / f"{name}.png").stat().st_size > 1000
         assert (tmp_path / "evaluate" / f"{name}_worst.png").stat().st_size > 1000
+
+
+def correction(capture, avatar, out, *more):
+    side = capture.parent
+    return compose_config(
+        CorrectConfig,
+        "correct",
+        [
+            f"avatar={avatar}", f"capture={capture}", f"track={side / 'track.safetensors'}",
+            f"out={out}", f"cache_dir={side / 'cache'}", f"width={WIDTH}", f"height={HEIGHT}",
+            "held_out_cameras=[c]", "sequences=[FREE]", "search.steps=6", "search.regions.mouth=0",
+            "search.regions.eyes=0", "save_every=1", *more,
+        ],
+    )  # fmt: skip
+
+
+def test_a_held_out_take_is_corrected_with_the_avatar(capture, tmp_path, monkeypatch, capsys):
+    run(settings(capture, tmp_path / "avatar"))
+    done = correction(capture, tmp_path / "avatar", tmp_path / "whole")
+    npga.fit.correct.run(done)
+    assert "3 frames, landmarks moved by" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {"track.safetensors", "drift.json", "drift.html", "previews"}
+    given, found = load_track(capture.parent), load_track(tmp_path / "whole")
+    for name in ("EXP-1", "EXP-2"):
+        assert torch.equal(given.sequences[name].z_exp, found.sequences[name].z_exp)
+    apart = given.sequences["FREE"].world_from_head.rotation
+    assert not torch.equal(apart, found.sequences["FREE"].world_from_head.rotation)
+    kept = npga.fit.correct.save_tensors
+
+    def interrupted(path, *rest, **more):
+        kept(path, *rest, **more)
+        if more["meta"] == {"frames": 2}:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(npga.fit.correct, "save_tensors", interrupted)
+    again = correction(capture, tmp_path / "avatar", tmp_path / "again")
+    with pytest.raises(KeyboardInterrupt):
+        npga.fit.correct.run(again)
+    monkeypatch.setattr(npga.fit.correct, "save_tensors", kept)
+    npga.fit.correct.run(again)
+    resumed = load_track(tmp_path / "again").sequences["FREE"]
+    assert torch.equal(resumed.z_exp, found.sequences["FREE"].z_exp)
+    assert torch.equal(
+        resumed.world_from_head.translation, found.sequences["FREE"].world_from_head.translation
+    )
+    with pytest.raises(OutputError, match="exists already"):
+        npga.fit.correct.run(done)
 
 
 def test_a_track_that_is_believed_leaves_no_report(capture, tmp_path):

@@ -1,0 +1,97 @@
+"""A take's track is brought to what the pictures show, with an avatar that stands still."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_corrections import true_session, with_codes
+from tiny_person import Knobs, rig, take
+
+from npga.core.config import compose_config
+from npga.core.errors import ConfigError
+from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
+from npga.core.similarity import Similarity
+from npga.fit.batch import FitData
+from npga.fit.config import CorrectConfig, Corrected, SearchConfig
+from npga.fit.correct import correct
+from npga.fit.corrections import Corrections
+from npga.fit.terms import Terms
+
+SEARCH = SearchConfig(steps=60, cameras=3, moves=4e-3, codes=3e-2)
+TERMS = Terms({"refined_l1": 1.0, "refined_ssim": 0.2, "smooth_corrections": 1e-5})
+
+
+@pytest.fixture(scope="module")
+def truth() -> FitData:
+    return FitData((take("EXP-1", 4, rig()), take("EXP-2", 2, rig())))
+
+
+def wrong_of(truth: FitData) -> FitData:
+    """Codes off by a constant, poses turned by 2 degrees and shifted: a tracker's habit."""
+    sequences = []
+    for one in with_codes(truth, lambda z: z + torch.tensor([0.15, 0.0, 0.0])).sequences:
+        count = len(one)
+        turn = matrix_from_rotvec(torch.tensor([0.0, 0.035, 0.0])).expand(count, 3, 3)
+        step = Similarity(torch.ones(count), turn, torch.tensor([0.01, 0.0, 0.0]).expand(count, 3))
+        sequences.append(replace(one, world_from_head=one.world_from_head.compose(step)))
+    return FitData(tuple(sequences))
+
+
+def corrected(wrong: FitData, start: int = 0, stop: int | None = None, kept=None) -> Corrections:
+    session = true_session(wrong, Knobs())
+    corrections = Corrections(wrong, Corrected.both, gauge=False)
+    if kept is not None:
+        corrections.load_state_dict(kept)
+
+    def done(frames: int) -> None:
+        if frames == stop:
+            raise KeyboardInterrupt
+
+    try:
+        correct(session.renderer, wrong, TERMS, corrections, SEARCH, start=start, done=done)
+    except KeyboardInterrupt:
+        pass
+    return corrections
+
+
+def test_even_a_constant_error_goes_and_the_avatar_stays(truth):
+    wrong = wrong_of(truth)
+    session = true_session(wrong, Knobs())
+    before = {k: v.clone() for k, v in session.avatar.state_dict().items()}
+    learns = {k: p.requires_grad for k, p in session.avatar.named_parameters()}
+    corrections = Corrections(wrong, Corrected.both, gauge=False)
+    correct(session.renderer, wrong, TERMS, corrections, SEARCH)
+    for index, (s, row) in enumerate(truth.places):
+        frame, true = corrections.of(wrong.batch(index)), truth.sequences[s]
+        pose = true.world_from_head[row]
+        turned = rotvec_from_matrix(pose.rotation.T @ frame.world_from_head.rotation).norm()
+        assert turned < 0.35 * 0.035, (index, float(turned))
+        assert (frame.z_exp - true.z_exp[row])[0].abs() < 0.35 * 0.15, index
+    assert corrections.codes[:, 1:].abs().max() < 1e-6, "what no picture shows does not move"
+    after = session.avatar.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert learns == {k: p.requires_grad for k, p in session.avatar.named_parameters()}
+
+
+def test_an_interrupted_search_goes_on_to_the_same_numbers(truth):
+    wrong = wrong_of(truth)
+    whole = corrected(wrong)
+    part = corrected(wrong, stop=3)
+    assert part.moves[4:].abs().max() == 0
+    rest = corrected(wrong, start=3, kept=part.state_dict())
+    assert torch.equal(whole.moves, rest.moves) and torch.equal(whole.codes, rest.codes)
+
+
+def test_a_take_starts_from_its_own_track(truth):
+    wrong = wrong_of(truth)
+    fixed = FitData((wrong.sequences[0], truth.sequences[1]))
+    corrections = corrected(fixed)
+    assert corrections.moves[:4, :3].norm(dim=1).min() > 0.02
+    assert corrections.moves[4:, :3].norm(dim=1).max() < 0.01
+
+
+def test_settings_without_sense_are_refused():
+    given = ["avatar=x", "capture=x", "track=x", "out=x"]
+    assert compose_config(CorrectConfig, "correct", given).search.steps > 0
+    with pytest.raises(ConfigError, match=r"search\.steps=0 is not positive"):
+        compose_config(CorrectConfig, "correct", [*given, "search.steps=0"])

@@ -4,9 +4,11 @@
 
 Fits every variant of ``benchmarks/baselines/variants.py`` with the same raster, data and steps, and
 judges it from held-out cameras on training expressions (novel view) and on the held-out sequence
-(self-reenactment). Every fit runs in a process of its own, ``--jobs`` at once; what is finished in
-``--out`` with the same settings is not done again, so an interrupted run goes on. The track
-is made where it is not given. Writes ``results/quality-<machine>.json`` and a picture grid.
+(self-reenactment); the avatar and mesh_bound also on that sequence with codes and poses that each
+found in the training cameras' pictures of it, as `npga correct` does. Every fit runs in a process
+of its own, ``--jobs`` at once; what is finished in ``--out`` with the same settings is not done
+again, so an interrupted run goes on. The track is made where it is not given. Writes
+``results/quality-<machine>.json`` and a picture grid.
 """
 
 import argparse
@@ -22,12 +24,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._results import ROOT, machine, machine_name, row, write_results
-from benchmarks.baselines.variants import STANDARD, VARIANTS
+from benchmarks.baselines.variants import CORRECTED, STANDARD, VARIANTS
 from benchmarks.quality_job import Job
 from benchmarks.quality_rows import Results, draw_grid, gain_rows, gap_rows, print_variants
 from npga.avatar import load_avatar
 from npga.capture import open_capture
 from npga.core.device import flush_denormals, resolve_device, synchronize
+from npga.core.errors import CheckpointError
+from npga.core.lpips import load_lpips
 from npga.fit.renderer import Renderer
 from npga.fit.run import AVATAR_FILE
 from npga.raster import Backend, rasterize
@@ -39,6 +43,8 @@ FRAMES = 40
 """Frames over which a rate is measured, after `WARM` others."""
 WARM = 8
 POLL = 0.2
+LPIPS = 0.1
+"""Weight of LPIPS in the loss of variants with a CNN, where its network is there."""
 
 
 def arguments() -> argparse.Namespace:
@@ -106,11 +112,23 @@ def fit_settings(args: argparse.Namespace, track: str) -> list[str]:
     words.append(f"height={args.height or size[1]}")
     if args.steps or not gpu:
         words.append(f"steps={args.steps or 1200}")
+    if lpips_there(args.lpips_weights):
+        words.append(f"terms.lpips={LPIPS}")
+        words += [f"lpips_weights={args.lpips_weights}"] if args.lpips_weights else []
     if args.prior:
         words.append(f"prior={args.prior}")
     if args.sequences:
         words.append("sequences=[" + ",".join(args.sequences) + "]")
     return [*words, *args.set]
+
+
+def lpips_there(weights: str | None) -> bool:
+    """Whether LPIPS can be trained on and measured."""
+    try:
+        load_lpips("alex", weights)
+    except CheckpointError:
+        return False
+    return True
 
 
 def plan(args: argparse.Namespace, settings: list[str]) -> dict[tuple[str, int], Job]:
@@ -129,6 +147,7 @@ def plan(args: argparse.Namespace, settings: list[str]) -> dict[tuple[str, int],
                 front=FRONT,
                 at_once=args.jobs,
                 lpips_weights=args.lpips_weights,
+                correct=variant in CORRECTED,
             )
     return jobs
 
@@ -286,6 +305,8 @@ def main() -> None:
         "frame, from the held-out cameras; means over pictures",
         "regions": "hulls of the tracked head's landmarks (npga/fit/regions.py); dB of the face "
         "where a row names no region; LPIPS-Alex weighted by the face",
+        "corrected": "codes and poses of FREE sought by each variant in the 13 training cameras' "
+        "pictures (npga/fit/correct.py, default search), judged from the held-out cameras",
         "seeds": args.seeds,
         "settings": [word for word in settings if "/" not in word],
         "variants": {n: list(VARIANTS[n].settings) for n in args.variants},

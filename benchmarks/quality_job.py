@@ -6,7 +6,7 @@ python benchmarks/quality_job.py <job.json>
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,9 +38,12 @@ from npga.core.device import (
 from npga.core.errors import CheckpointError
 from npga.core.images import to_uint8, write_image
 from npga.core.lpips import Lpips, load_lpips
+from npga.core.similarity import Similarity
 from npga.core.store import checksum, write_json
 from npga.fit.batch import FitData
-from npga.fit.config import FitConfig
+from npga.fit.config import Corrected, FitConfig, SearchConfig
+from npga.fit.correct import correct, search_terms
+from npga.fit.corrections import Corrections
 from npga.fit.regions import face_regions
 from npga.fit.run import AVATAR_FILE, Session, train
 from npga.fit.setup import Inputs, Split, load_inputs, load_sequence, load_training, split_of
@@ -64,6 +67,8 @@ class Job:
     at_once: int
     """How many jobs share the machine."""
     lpips_weights: str | None
+    correct: bool
+    """Whether to ask once more with codes and poses that this variant found in FREE's pictures."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Judged:
     novel_view: FitData
     self_reenactment: FitData
     shown: list[Shown]
+    searched: FitData | None
+    """The held-out frames as the training cameras see them; None where no correction is asked."""
 
 
 def main() -> None:
@@ -120,7 +127,7 @@ def main() -> None:
         "seconds": seconds,
         "peak_gpu_gb": peak_gpu_memory_gb(device),
         "peak_gb": peak_memory_gb(),
-        "scores": scores(judged, session),
+        "scores": scores(judged, session, inputs),
         "shown": [asdict(shown) for shown in judged.shown],
         "lpips": judged.lpips is not None,
     }
@@ -135,7 +142,7 @@ def questions(job: Job, config: FitConfig, inputs: Inputs, split: Split) -> Judg
     """
     cameras = split.held_out_cameras or split.training_cameras
 
-    def load(names: tuple[str, ...], stride: int) -> FitData:
+    def load(names: tuple[str, ...], stride: int, cameras: tuple[str, ...] = cameras) -> FitData:
         return FitData(
             tuple(
                 load_sequence(
@@ -160,27 +167,53 @@ def questions(job: Job, config: FitConfig, inputs: Inputs, split: Split) -> Judg
     except CheckpointError:
         lpips = None
     assert split.held_out_sequence is not None
-    reenacted = load((split.held_out_sequence,), job.judge_stride)
+    held_out = (split.held_out_sequence,)
+    reenacted = load(held_out, job.judge_stride)
+    searched = load(held_out, job.judge_stride, split.training_cameras) if job.correct else None
     return Judged(
         regions=regions_of(faces, owner),
         lpips=lpips,
         novel_view=load(split.training_sequences, job.novel_stride),
         self_reenactment=reenacted,
         shown=chosen_frames(reenacted, faces, owner, job.front),
+        searched=searched,
     )
 
 
-def scores(judged: Judged, session: Session) -> dict[str, dict[str, float]]:
-    """{question: {metric: mean}}; ``frozen`` is self-reenactment by the mean expression."""
+def scores(judged: Judged, session: Session, inputs: Inputs) -> dict[str, dict[str, float]]:
+    """{question: {metric: mean}}; ``frozen`` is self-reenactment by the mean expression.
+
+    ``corrected``: self-reenactment with the corrected track, in the tracked codes' regions.
+    """
+    tracked = judged.self_reenactment
 
     def ask(data: FitData, still: bool = False) -> dict[str, float]:
         return judge(session.renderer, data, judged.regions, judged.lpips, still)
 
-    return {
+    found = {
         "novel_view": ask(judged.novel_view),
-        "self_reenactment": ask(judged.self_reenactment),
-        "frozen": ask(judged.self_reenactment, still=True),
+        "self_reenactment": ask(tracked),
+        "frozen": ask(tracked, still=True),
     }
+    if judged.searched is not None:
+        data = corrected(judged.searched, tracked, session, inputs)
+        regions = lambda batch: judged.regions(tracked.batch(batch.index))  # noqa: E731
+        found["corrected"] = judge(session.renderer, data, regions, judged.lpips, still=False)
+    return found
+
+
+def corrected(searched: FitData, shown: FitData, session: Session, inputs: Inputs) -> FitData:
+    """Held-out pictures with the codes and poses that the avatar finds in other cameras'."""
+    corrections = Corrections(searched, Corrected.both, inputs.model.exp_stats, gauge=False)
+    corrections = corrections.to(session.device)
+    search = SearchConfig()
+    terms = search_terms(search, inputs.model, inputs.track)
+    correct(session.renderer, searched, terms, corrections, search)
+    frames = [corrections.of(searched.batch(index)) for index in range(len(searched))]
+    (one,) = shown.sequences
+    codes = torch.stack([frame.z_exp for frame in frames]).detach()
+    poses = Similarity.stack([frame.world_from_head for frame in frames])
+    return replace(shown, sequences=(replace(one, z_exp=codes, world_from_head=poses),))
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._results import row
-from benchmarks.baselines.variants import ABLATIONS
+from benchmarks.baselines.variants import ABLATIONS, ON_REQUEST
 from npga.core.images import (
     ImageArray,
     contact_sheet,
@@ -43,7 +43,8 @@ class Results:
         """{seed: value} of the seeds that have it; ``frozen`` is the full avatar standing still."""
         if variant == "frozen":
             variant, question = "full", "frozen"
-        scores = {seed: r["scores"][question] for seed, r in self.found.get(variant, {}).items()}
+        jobs = self.found.get(variant, {})
+        scores = {seed: job["scores"].get(question, {}) for seed, job in jobs.items()}
         return {seed: score[metric] for seed, score in scores.items() if metric in score}
 
     def of_full(self, *path: str) -> list[float]:
@@ -90,10 +91,32 @@ def gain_rows(results: Results) -> list[dict]:
     ]
     if not lpips[0]:
         rows[1]["note"] = "no LPIPS weights on this machine"
+    rows += corrected_rows(results)
     for name in ABLATIONS:
         rows.append(paired(f"ablation_{name}_db", full, face(name), "dB", ">= 0"))
-    if face("mesh_bound_detail"):
-        rows.append(paired("gain_over_mesh_bound_detail_db", full, face("mesh_bound_detail"), "dB"))
+    for name in ON_REQUEST:
+        if face(name):
+            rows.append(paired(f"gain_over_{name}_db", full, face(name), "dB"))
+            other = results.values(name, "self_reenactment", "face_lpips")
+            rows.append(paired(f"lpips_ratio_to_{name}", lpips[0], other, "1"))
+    return rows
+
+
+def corrected_rows(results: Results) -> list[dict]:
+    """The same against mesh_bound, each with the track of FREE that it corrected itself."""
+
+    def of(metric: str, variant: str = "full") -> dict[int, float]:
+        return results.values(variant, "corrected", metric)
+
+    tracked = results.values("full", "self_reenactment", "face_psnr_db")
+    rows = [paired("correction_gain_db", of("face_psnr_db"), tracked, "dB")]
+    for region in ("face", "mouth", "eyes"):
+        metric, name = f"{region}_psnr_db", "" if region == "face" else f"{region}_"
+        bar = ">= 2.0" if region == "face" else "> 0"
+        pair = of(metric), of(metric, "mesh_bound")
+        rows.append(paired(f"corrected_{name}gain_over_mesh_bound_db", *pair, "dB", bar))
+    pair = of("face_lpips"), of("face_lpips", "mesh_bound")
+    rows.append(paired("corrected_lpips_ratio_to_mesh_bound", *pair, "1", "<= 0.75"))
     return rows
 
 
@@ -128,6 +151,7 @@ def print_variants(results: Results) -> None:
         ("self_reenactment", "eyes_psnr_db", "eyes"),
         ("self_reenactment", "matte_psnr_db", "matte"),
         ("self_reenactment", "face_lpips", "lpips"),
+        ("corrected", "face_psnr_db", "corrected"),
         ("novel_view", "face_psnr_db", "novel face"),
     ]
     print(f"\n{'variant':18s}" + "".join(f"{m[2]:>12s}" for m in metrics) + "   Gaussians   min")
@@ -136,7 +160,8 @@ def print_variants(results: Results) -> None:
         for question, metric, _ in metrics:
             values = list(results.values(variant, question, metric).values())
             shown = f"{np.mean(values):12.3f}" if values else f"{'-':>12s}"
-            cells += shown if (variant, question) != ("frozen", "novel_view") else f"{'-':>12s}"
+            asked = variant != "frozen" or question == "self_reenactment"
+            cells += shown if asked else f"{'-':>12s}"
         end = ""
         if variant in results.found:
             jobs = list(results.found[variant].values())

@@ -17,7 +17,7 @@ from npga.fit.terms import TERMS, Terms
 
 NO_FEATURES = ("network.features=0", "network.screen_features=0")
 NO_LAPLACIAN = ("terms.smooth_features=0", "terms.smooth_dynamics=0")
-NO_CNN = ("terms.refined_l1=0", "terms.refined_ssim=0")
+NO_CNN = ("terms.refined_l1=0", "terms.refined_ssim=0", "terms.lpips=0")
 NO_MOTION_COST = ("terms.small_motion=0",)
 
 
@@ -44,11 +44,18 @@ VARIANTS = {
     "no_prior": Variant(("prior_mode=finetune", "optim.prior=0.001"), random_prior=True),
     "default_density": Variant(density=DefaultDensity),
     "unregularised": Variant((*NO_LAPLACIAN, *NO_MOTION_COST)),
+    "mesh_bound_lpips": Variant(
+        (*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN[:-1], *NO_MOTION_COST), bound=True
+    ),
     "mesh_bound_detail": Variant(bound=True),
 }
-"""In the order of their worth; the last only on request: mesh_bound with G and the CNN on top."""
+"""In the order of their worth; the last two only on request: mesh_bound with LPIPS among its
+losses, and with G and the CNN on top."""
+ON_REQUEST = ("mesh_bound_lpips", "mesh_bound_detail")
+CORRECTED = ("full", "mesh_bound")
+"""These are asked once more with the track of FREE that they correct themselves."""
 ABLATIONS = ("no_features", "no_laplacian", "no_cnn", "no_prior", "default_density")
-STANDARD = tuple(name for name in VARIANTS if name != "mesh_bound_detail")
+STANDARD = tuple(name for name in VARIANTS if name not in ON_REQUEST)
 
 
 def random_like(prior: ForwardPrior) -> ForwardPrior:

@@ -79,7 +79,7 @@ def test_the_box_holds_the_face_and_some_more(data):
 
 
 def job(folder: Path, name: str) -> Job:
-    return Job(name, 0, [], str(folder / name), 1, 1, "a", 1, None)
+    return Job(name, 0, [], str(folder / name), 1, 1, "a", 1, None, False)
 
 
 def fake_start(script: str):

@@ -284,7 +284,7 @@ class CorrectConfig:
     capture: str = knob(MISSING, "capture root")
     participant: str | None = knob(None, "participant in it; null where there is only one")
     track: str = knob(MISSING, "the track of that participant: file or folder")
-    out: str = knob(MISSING, "folder to make: track.safetensors, drift.html, a preview")
+    out: str = knob(MISSING, "folder to make: track.safetensors, drift.html, corrected.png")
     overwrite: bool = knob(False, "replace an existing result")
     sequences: list[str] = knob([], "sequences to correct; empty: all that are tracked")
     held_out_cameras: list[str] = knob(

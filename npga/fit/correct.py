@@ -19,17 +19,17 @@ from npga.avatar import Avatar, load_avatar
 from npga.capture import Capture, open_capture
 from npga.core.config import as_plain
 from npga.core.device import resolve_device
+from npga.core.images import ImageArray, contact_sheet, to_uint8, write_image
 from npga.core.output import output_dir
 from npga.core.page import write_page
 from npga.core.progress import bar, say
 from npga.core.store import load_tensors, save_tensors, write_json
 from npga.fit.batch import FitBatch, FitData
 from npga.fit.config import CorrectConfig, Corrected, SearchConfig
-from npga.fit.corrections import Corrections
+from npga.fit.corrections import Corrections, FrameTrack
 from npga.fit.drift import Drift, measure_drift, refined_track
 from npga.fit.drift_page import drift_page
 from npga.fit.graph import CanonicalGraph
-from npga.fit.preview import Preview
 from npga.fit.regions import face_regions
 from npga.fit.renderer import Renderer
 from npga.fit.run import AVATAR_FILE, pixel_weights
@@ -42,6 +42,9 @@ STATE_FORMAT = "npga.correct.state"
 STATE_FILE = "state.safetensors"
 BETAS = (0.8, 0.95)
 """Of Adam: a frame has few steps."""
+
+SHOWN, PER_ROW = 6, 2
+"""Frames on the sheet."""
 
 Done = Callable[[int], None]
 
@@ -153,7 +156,6 @@ def run(config: CorrectConfig) -> None:
         renderer = Renderer(avatar, config.backend, data.background, config.refine)
         terms = search_terms(config.search, model, track)
         _correct_and_keep(config, folder, renderer, data, terms, corrections)
-        Preview(folder, data, renderer, corrections)(len(data))
         save_track(refined_track(track, data, corrections), folder / TRACK_FILE)
         drift = measure_drift(
             corrections, data, face_regions(model, track.z_geo.float()), avatar,
@@ -161,6 +163,7 @@ def run(config: CorrectConfig) -> None:
         )  # fmt: skip
         write_json(folder / "drift.json", as_plain(drift))
         write_page(folder / "drift.html", drift_page(drift, capture.participant))
+        write_image(folder / "corrected.png", corrected_sheet(renderer, data, corrections, drift))
         (folder / STATE_FILE).unlink(missing_ok=True)
     say(_line(drift, Path(config.out)))
 
@@ -217,6 +220,26 @@ def takes_of(config: CorrectConfig, capture: Capture, track: Track) -> FitData:
             )
         )
     return FitData(tuple(sequences))
+
+
+@torch.no_grad()
+def corrected_sheet(
+    renderer: Renderer, data: FitData, corrections: Corrections, drift: Drift
+) -> ImageArray:
+    """[truth | as tracked | corrected] of the frames whose landmarks moved most, from the front."""
+    moved = [one.landmarks_mm for one in drift.frames]
+    order = sorted(range(len(data)), key=lambda index: -moved[index])
+    tiles, labels = [], []
+    for index in order[:SHOWN]:
+        cameras = data.sequences[data.places[index][0]].cameras
+        front = int(cameras.axes_world()[:, 2].argmin())
+        batch = data.batch(index, [front], renderer.avatar.means.device)
+        tiles.append(to_uint8(batch.image[0]))
+        for frame in (FrameTrack.tracked(batch), corrections.of(batch)):
+            posed = renderer.avatar.decode(frame.z_exp, frame.world_from_head, batch.torso)
+            tiles.append(to_uint8(renderer(posed, batch.cameras).refined[0]))
+        labels += [f"{batch.sequence} {batch.frame}", "as tracked", f"by {moved[index]:.1f} mm"]
+    return contact_sheet(tiles, 3 * PER_ROW, labels)
 
 
 def _line(drift: Drift, out: Path) -> str:

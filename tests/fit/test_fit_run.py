@@ -203,7 +203,7 @@ def test_a_held_out_take_is_corrected_with_the_avatar(capture, tmp_path, monkeyp
     npga.fit.correct.run(done)
     assert "3 frames, landmarks moved by" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "whole").iterdir()}
-    assert names == {"track.safetensors", "drift.json", "drift.html", "previews"}
+    assert names == {"track.safetensors", "drift.json", "drift.html", "corrected.png"}
     given, found = load_track(capture.parent), load_track(tmp_path / "whole")
     for name in ("EXP-1", "EXP-2"):
         assert torch.equal(given.sequences[name].z_exp, found.sequences[name].z_exp)

@@ -10,19 +10,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_person import tiny_avatar
+from test_corrections import true_session, with_codes
+from tiny_person import Knobs, rig, take, tiny_avatar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import bench_quality
+from benchmarks import bench_quality, quality_job
 from benchmarks.baselines.judging import chosen_frames, draw, face_box, judge
 from benchmarks.bench_quality import HELD_OUT, finished, plan, run_jobs
 from benchmarks.quality_job import Job
-from benchmarks.quality_rows import TILE_HEIGHT, Results, draw_grid
+from benchmarks.quality_rows import TILE_HEIGHT, Results, corrected_rows, draw_grid
 from npga.core.images import read_image, write_image
 from npga.core.metrics import psnr
+from npga.fit.batch import FitData
 from npga.fit.regions import FaceRegions, RegionMasks
 from npga.fit.renderer import Renderer
+from npga.fit.terms import Terms
 from npga.raster import Backend
 
 
@@ -135,3 +138,34 @@ def test_the_grid_shows_truth_baselines_and_errors(tmp_path):
     below = grid[18 + TILE_HEIGHT + TILE_HEIGHT // 2, 80::160, 0].tolist()
     assert middle == [100, 100, 60, 90, 80]
     assert below == [255, 0, 160, 40, 80]
+
+
+def test_a_variant_is_asked_again_with_the_track_it_corrected(monkeypatch):
+    truth = FitData((take("FREE", 3, rig()),))
+    wrong = with_codes(truth, lambda z: z + torch.tensor([0.2, 0.0, 0.0]))
+    session = true_session(wrong, Knobs())
+    monkeypatch.setattr(quality_job, "search_terms", lambda *known: Terms({"refined_l1": 1.0}))
+    inputs = SimpleNamespace(model=SimpleNamespace(exp_stats=None), track=None)
+    searched = FitData((replace(wrong.sequences[0], cameras=rig(), name="FREE"),))
+    found = quality_job.corrected(searched, wrong, session, inputs)
+    apart = (found.expressions - truth.expressions)[:, 0].abs()
+    assert apart.max() < 0.07, apart
+    assert torch.equal(found.sequences[0].images, wrong.sequences[0].images)
+
+
+def test_corrected_scores_are_paired_with_each_other(tmp_path):
+    folders = {}
+    for name, tracked, corrected in (("full", 20.0, 23.0), ("mesh_bound", 19.0, 20.5)):
+        folder = folders[name, 0] = tmp_path / name
+        folder.mkdir()
+        scores = {
+            "self_reenactment": {"face_psnr_db": tracked, "face_lpips": 0.2},
+            "corrected": {"face_psnr_db": corrected, "face_lpips": 0.2 - corrected / 200},
+        }
+        (folder / "result.json").write_text(json.dumps({"scores": scores}))
+    rows = {row["id"]: row for row in corrected_rows(Results.read(folders))}
+    assert rows["correction_gain_db"]["value"] == pytest.approx(3.0)
+    assert rows["corrected_gain_over_mesh_bound_db"]["value"] == pytest.approx(2.5)
+    assert rows["corrected_gain_over_mesh_bound_db"]["holds"]
+    assert rows["corrected_lpips_ratio_to_mesh_bound"]["value"] == pytest.approx(0.872, abs=1e-3)
+    assert rows["corrected_mouth_gain_over_mesh_bound_db"]["value"] is None

@@ -67,6 +67,25 @@ def bound_session(data, steps: int = 20):
     )  # fmt: skip
 
 
+def test_gradients_reach_a_code_that_asks_for_them(data):
+    bound, pose = bound_avatar(data).double(), data.sequences[0].world_from_head[2]
+    pose = pose.to(torch.float64)
+    weights = torch.randn(len(bound), 10, generator=torch.Generator().manual_seed(0)).double()
+
+    def told(code: torch.Tensor) -> torch.Tensor:
+        found = bound.decode(code, pose).gaussians
+        return (weights * torch.cat([found.means, found.quats, found.log_scales], 1)).sum()
+
+    code = torch.tensor([0.3, 0.1, 0.2], dtype=torch.float64, requires_grad=True)
+    told(code).backward()
+    assert code.grad is not None
+    for k in range(3):
+        step = 1e-5 * torch.eye(3, dtype=torch.float64)[k]
+        with torch.no_grad():
+            slope = (told(code + step) - told(code - step)) / 2e-5
+        assert float(code.grad[k]) == pytest.approx(float(slope), rel=1e-3, abs=1e-6), k
+
+
 @pytest.mark.parametrize("detail", [False, True])
 def test_a_mesh_at_rest_carries_nothing(data, detail):
     bound, own = bound_avatar(data, detail), tiny_avatar(data)

@@ -205,6 +205,8 @@ def test_a_held_out_take_is_corrected_with_the_avatar(capture, tmp_path, monkeyp
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert names == {"track.safetensors", "drift.json", "drift.html", "corrected.png"}
     given, found = load_track(capture.parent), load_track(tmp_path / "whole")
+    (seen,) = npga.fit.correct.takes_of(done, open_capture(capture), given).sequences
+    assert seen.name == "FREE" and "c" not in seen.cameras.ids and len(seen.cameras) == 3
     for name in ("EXP-1", "EXP-2"):
         assert torch.equal(given.sequences[name].z_exp, found.sequences[name].z_exp)
     apart = given.sequences["FREE"].world_from_head.rotation

@@ -54,6 +54,10 @@ def corrected(wrong: FitData, start: int = 0, stop: int | None = None, kept=None
     return corrections
 
 
+def stop(frames: int) -> None:
+    raise KeyboardInterrupt
+
+
 def test_even_a_constant_error_goes_and_the_avatar_stays(truth):
     wrong = wrong_of(truth)
     session = true_session(wrong, Knobs())
@@ -90,14 +94,9 @@ def test_a_frame_starts_from_the_one_before_but_not_across_takes(truth):
         corrections = Corrections(truth, Corrected.both, gauge=False)
         with torch.no_grad():
             corrections.moves[:start] = 0.03
-        stop = StopIteration
-
-        def done(frames: int) -> None:
-            raise stop
-
         short = replace(SEARCH, steps=1)
-        with pytest.raises(stop):
-            correct(session.renderer, truth, TERMS, corrections, short, start=start, done=done)
+        with pytest.raises(KeyboardInterrupt):
+            correct(session.renderer, truth, TERMS, corrections, short, start=start, done=stop)
         found = corrections.moves.detach()[start]
         assert (found - handed_on).abs().max() <= 1.01 * SEARCH.moves, (start, found)
         assert (corrections.moves.detach()[start + 1] - handed_on).abs().max() < 1e-6

@@ -27,13 +27,12 @@ from benchmarks._results import ROOT, machine, machine_name, row, write_results
 from benchmarks.baselines.variants import CORRECTED, STANDARD, VARIANTS
 from benchmarks.quality_job import Job
 from benchmarks.quality_rows import Results, draw_grid, gain_rows, gap_rows, print_variants
-from npga.avatar import load_avatar
+from npga.avatar import AVATAR_FILE, load_avatar
 from npga.capture import open_capture
 from npga.core.device import flush_denormals, resolve_device, synchronize
 from npga.core.errors import CheckpointError
 from npga.core.lpips import load_lpips
 from npga.fit.renderer import Renderer
-from npga.fit.run import AVATAR_FILE
 from npga.raster import Backend, rasterize
 from nphm_tracking import load_track
 

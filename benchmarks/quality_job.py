@@ -24,7 +24,7 @@ from benchmarks.baselines.judging import (
     regions_of,
 )
 from benchmarks.baselines.variants import VARIANTS, open_variant
-from npga.avatar import save_avatar
+from npga.avatar import AVATAR_FILE, save_avatar
 from npga.avatar.avatar import AvatarSizes
 from npga.avatar.store import blank_avatar
 from npga.core.config import compose_config
@@ -45,7 +45,7 @@ from npga.fit.config import Corrected, FitConfig, SearchConfig
 from npga.fit.correct import correct, search_terms
 from npga.fit.corrections import Corrections
 from npga.fit.regions import face_regions
-from npga.fit.run import AVATAR_FILE, Session, train
+from npga.fit.run import Session, train
 from npga.fit.setup import Inputs, Split, load_inputs, load_sequence, load_training, split_of
 
 

@@ -8,5 +8,7 @@ from npga.avatar.avatar import Posed as Posed
 from npga.avatar.forward import ForwardPrior as ForwardPrior
 from npga.avatar.forward import load_prior as load_prior
 from npga.avatar.forward import save_prior as save_prior
+from npga.avatar.store import AVATAR_FILE as AVATAR_FILE
+from npga.avatar.store import avatar_file as avatar_file
 from npga.avatar.store import load_avatar as load_avatar
 from npga.avatar.store import save_avatar as save_avatar

@@ -16,6 +16,7 @@ from npga.core.errors import CheckpointError
 from npga.core.similarity import Similarity
 from npga.core.store import load_tensors, save_tensors
 
+AVATAR_FILE = "avatar.safetensors"
 AVATAR_FORMAT = "npga.avatar"
 AVATAR_VERSION = 1
 
@@ -32,6 +33,12 @@ def save_avatar(path: str | Path, avatar: Avatar, *, prior_checksum: str, partic
     }
     tensors = {name: value.detach() for name, value in avatar.state_dict().items()}
     save_tensors(path, tensors, format=AVATAR_FORMAT, version=AVATAR_VERSION, meta=meta)
+
+
+def avatar_file(path: str | Path) -> Path:
+    """`avatar.safetensors` where a folder was given."""
+    path = Path(path)
+    return path / AVATAR_FILE if path.is_dir() else path
 
 
 def blank_avatar(gaussians: int, sizes: AvatarSizes, prior: ForwardPrior) -> Avatar:

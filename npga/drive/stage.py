@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from npga.avatar.avatar import Avatar
-from npga.avatar.store import load_avatar
+from npga.avatar.store import avatar_file, load_avatar
 from npga.core.cameras import Cameras
 from npga.core.device import resolve_device
 from npga.core.images import ImageArray, to_uint8
@@ -16,7 +16,7 @@ from npga.drive.puppet import Driven, Puppet
 from npga.reenact.driven import avatar_face, avatar_hull, retargeting_to
 from npga.reenact.openings import Gaps
 from npga.reenact.retarget import SHARE, Face, Hull
-from npga.render.render import avatar_file, draw_avatar
+from npga.render.render import draw_avatar
 from nphm_tracking import load_track
 
 

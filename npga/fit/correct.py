@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from npga.avatar import Avatar, load_avatar
+from npga.avatar import Avatar, avatar_file, load_avatar
 from npga.capture import Capture, open_capture
 from npga.core.config import as_plain
 from npga.core.device import resolve_device
@@ -32,7 +32,7 @@ from npga.fit.drift_page import drift_page
 from npga.fit.graph import CanonicalGraph
 from npga.fit.regions import face_regions
 from npga.fit.renderer import Renderer
-from npga.fit.run import AVATAR_FILE, pixel_weights
+from npga.fit.run import pixel_weights
 from npga.fit.setup import load_sequence
 from npga.fit.terms import Scene, Terms
 from nphm_tracking import HeadModel, Track, load_head_model, load_track, save_track
@@ -144,9 +144,7 @@ def run(config: CorrectConfig) -> None:
     device = resolve_device(config.device)
     capture = open_capture(config.capture, config.participant)
     track, model = load_track(config.track), load_head_model(config.head_model)
-    path = Path(config.avatar)
-    file = path / AVATAR_FILE if path.is_dir() else path
-    avatar = load_avatar(file, track.head_model_checksum).to(device)
+    avatar = load_avatar(avatar_file(config.avatar), track.head_model_checksum).to(device)
     fingerprint = {k: v for k, v in as_plain(config).items() if k not in ("out", "overwrite")}
     with output_dir(
         config.out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True

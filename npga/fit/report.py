@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from npga.avatar import Avatar, load_avatar
+from npga.avatar import Avatar, avatar_file, load_avatar
 from npga.capture import Capture, open_capture
 from npga.core.config import as_plain
 from npga.core.device import resolve_device
@@ -28,7 +28,6 @@ from npga.fit.instruments import Instruments, open_instruments
 from npga.fit.preview import comparison_sheet
 from npga.fit.regions import FaceRegions, tinted
 from npga.fit.renderer import Renderer
-from npga.fit.run import AVATAR_FILE
 from npga.fit.setup import Split, load_sequence, split_of
 from nphm_tracking import SequenceTrack, Track, load_track
 
@@ -57,11 +56,8 @@ def run_evaluate(config: EvaluateConfig) -> None:
     with output_dir(config.out, overwrite=config.overwrite, fingerprint=as_plain(config)) as folder:
         capture = open_capture(config.capture, config.participant)
         track = load_track(config.track)
-        path = Path(config.avatar)
         device = resolve_device(config.device)
-        avatar = load_avatar(
-            path / AVATAR_FILE if path.is_dir() else path, track.head_model_checksum
-        ).to(device)
+        avatar = load_avatar(avatar_file(config.avatar), track.head_model_checksum).to(device)
         split = split_of(
             capture, track, config.sequences, config.held_out_sequence, config.held_out_cameras
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from npga.avatar import Avatar, save_avatar
+from npga.avatar import AVATAR_FILE, Avatar, save_avatar
 from npga.core.config import as_plain
 from npga.core.device import (
     peak_gpu_memory_gb,
@@ -49,7 +49,6 @@ from nphm_tracking import HeadModel, Track, save_track
 from nphm_tracking.model.head_model import CodeStatistics
 from nphm_tracking.result import TRACK_FILE
 
-AVATAR_FILE = "avatar.safetensors"
 WARM_UP = 3
 """Steps on a copy that the time estimate is measured on (after one that compiles)."""
 

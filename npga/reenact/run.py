@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from npga.avatar.avatar import Avatar
-from npga.avatar.store import load_avatar
+from npga.avatar.store import avatar_file, load_avatar
 from npga.capture import Capture, open_capture
 from npga.core.audio import AudioTrack, has_audio
 from npga.core.cameras import Cameras
@@ -32,7 +32,7 @@ from npga.reenact.retarget import Face
 from npga.reenact.source import Performance, take_of
 from npga.render.camera_path import camera_path
 from npga.render.driver import driver_pictures
-from npga.render.render import Drive, avatar_file, render_frames, require_new
+from npga.render.render import Drive, render_frames, require_new
 from npga.render.trajectory import front_camera, hold
 from nphm_tracking import HeadModel, Track, load_track
 

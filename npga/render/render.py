@@ -75,12 +75,6 @@ def render_frames(
         yield to_uint8(picture[0])
 
 
-def avatar_file(path: str | Path) -> Path:
-    """`avatar.safetensors` where a folder was given."""
-    path = Path(path)
-    return path / "avatar.safetensors" if path.is_dir() else path
-
-
 def require_new(out: str | Path, *, overwrite: bool) -> Path:
     """The path of a result file that may be written; raises OutputError where it exists."""
     out = Path(out)

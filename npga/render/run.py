@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from npga.avatar.avatar import Avatar
-from npga.avatar.store import load_avatar
+from npga.avatar.store import avatar_file, load_avatar
 from npga.core.cameras import Cameras
 from npga.core.config import as_plain
 from npga.core.device import resolve_device
@@ -29,7 +29,7 @@ from npga.render.outputs import (
     result_base,
 )
 from npga.render.pictures import Look
-from npga.render.render import Drive, avatar_file
+from npga.render.render import Drive
 from nphm_tracking import SequenceTrack, load_track
 
 DEPTH_REACH = 0.8

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from omegaconf import MISSING
 
-from npga.avatar.store import load_avatar
+from npga.avatar.store import avatar_file, load_avatar
 from npga.capture import open_capture
 from npga.capture.sequences import match_sequence
 from npga.core.config import knob
@@ -19,7 +19,7 @@ from npga.core.errors import ConfigError, OutputError, TrackError
 from npga.core.progress import say, track_progress
 from npga.core.video import VideoWriter
 from npga.raster import Backend
-from npga.render.render import Drive, avatar_file, render_frames
+from npga.render.render import Drive, render_frames
 from npga.render.submission import CRF, TASKS, Task, TaskName, missing_videos, pack, video_path
 from npga.render.trajectory import hold
 from nphm_tracking import SequenceTrack, load_track

@@ -305,7 +305,7 @@ def main() -> None:
         "frame, from the held-out cameras; means over pictures",
         "regions": "hulls of the tracked head's landmarks (npga/fit/regions.py); dB of the face "
         "where a row names no region; LPIPS-Alex weighted by the face",
-        "corrected": "codes and poses of FREE sought by each variant in the 13 training cameras' "
+        "corrected": "codes and poses of FREE sought by each variant in the training cameras' "
         "pictures (npga/fit/correct.py, default search), judged from the held-out cameras",
         "seeds": args.seeds,
         "settings": [word for word in settings if "/" not in word],

@@ -40,11 +40,11 @@ from npga.core.images import to_uint8, write_image
 from npga.core.lpips import Lpips, load_lpips
 from npga.core.similarity import Similarity
 from npga.core.store import checksum, write_json
-from npga.fit.batch import FitData
+from npga.fit.batch import FitBatch, FitData
 from npga.fit.config import Corrected, FitConfig, SearchConfig
 from npga.fit.correct import correct, search_terms
 from npga.fit.corrections import Corrections
-from npga.fit.regions import face_regions
+from npga.fit.regions import RegionMasks, face_regions
 from npga.fit.run import Session, train
 from npga.fit.setup import Inputs, Split, load_inputs, load_sequence, load_training, split_of
 
@@ -197,7 +197,10 @@ def scores(judged: Judged, session: Session, inputs: Inputs) -> dict[str, dict[s
     }
     if judged.searched is not None:
         data = corrected(judged.searched, tracked, session, inputs)
-        regions = lambda batch: judged.regions(tracked.batch(batch.index))  # noqa: E731
+
+        def regions(batch: FitBatch) -> RegionMasks:
+            return judged.regions(tracked.batch(batch.index))
+
         found["corrected"] = judge(session.renderer, data, regions, judged.lpips, still=False)
     return found
 

@@ -17,7 +17,8 @@ from npga.fit.terms import TERMS, Terms
 
 NO_FEATURES = ("network.features=0", "network.screen_features=0")
 NO_LAPLACIAN = ("terms.smooth_features=0", "terms.smooth_dynamics=0")
-NO_CNN = ("terms.refined_l1=0", "terms.refined_ssim=0", "terms.lpips=0")
+NO_REFINED = ("terms.refined_l1=0", "terms.refined_ssim=0")
+NO_CNN = (*NO_REFINED, "terms.lpips=0")
 NO_MOTION_COST = ("terms.small_motion=0",)
 
 
@@ -45,7 +46,7 @@ VARIANTS = {
     "default_density": Variant(density=DefaultDensity),
     "unregularised": Variant((*NO_LAPLACIAN, *NO_MOTION_COST)),
     "mesh_bound_lpips": Variant(
-        (*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN[:-1], *NO_MOTION_COST), bound=True
+        (*NO_FEATURES, *NO_LAPLACIAN, *NO_REFINED, *NO_MOTION_COST), bound=True
     ),
     "mesh_bound_detail": Variant(bound=True),
 }

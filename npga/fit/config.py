@@ -201,6 +201,17 @@ class FitConfig:
 FIT_HINT = "`npga fit --help` lists the settings."
 
 
+def _require_positive(
+    command: str, config: object, names: tuple[str, ...], within: str = ""
+) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(
+                f"npga {command}: {within}{name}={getattr(config, name)} is not positive.",
+                f"Give {within}{name}=1 or more.",
+            )
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Metrics of a fitted avatar on held-out cameras and on the held-out sequence."""
@@ -244,12 +255,7 @@ class EvaluateConfig:
                 f"{self.vgg_pictures} is negative.",
                 "Give 0 to leave it out.",
             )
-        for name in ("frame_stride", "width", "height"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"npga evaluate: {name}={getattr(self, name)} is not positive.",
-                    f"Give {name}=1 or more.",
-                )
+        _require_positive("evaluate", self, ("frame_stride", "width", "height"))
 
 
 @dataclass(frozen=True)
@@ -288,7 +294,7 @@ class CorrectConfig:
     overwrite: bool = knob(False, "replace an existing result")
     sequences: list[str] = knob([], "sequences to correct; empty: all that are tracked")
     held_out_cameras: list[str] = knob(
-        ["222200037", "222200046", "222200039"], "serials never looked at, where the rig has others"
+        ["222200037", "222200046", "222200039"], "serials never looked at"
     )
     frame_stride: int = knob(1, "correct every n-th tracked frame; those between follow")
     width: int = knob(275, "width of the pictures to compare")
@@ -304,11 +310,5 @@ class CorrectConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises ConfigError."""
-        counts = {name: getattr(self, name) for name in ("frame_stride", "width", "height")}
-        counts |= {"save_every": self.save_every}
-        counts |= {f"search.{n}": getattr(self.search, n) for n in ("steps", "cameras")}
-        for name, value in counts.items():
-            if value < 1:
-                raise ConfigError(
-                    f"npga correct: {name}={value} is not positive.", f"Give {name}=1 or more."
-                )
+        _require_positive("correct", self, ("frame_stride", "width", "height", "save_every"))
+        _require_positive("correct", self.search, ("steps", "cameras"), "search.")

@@ -10,7 +10,7 @@ Letters: `t` frames.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ from npga.fit.graph import CanonicalGraph
 from npga.fit.regions import face_regions
 from npga.fit.renderer import Renderer
 from npga.fit.run import pixel_weights
-from npga.fit.setup import load_sequence
+from npga.fit.setup import load_sequence, split_of
 from npga.fit.terms import Scene, Terms
 from nphm_tracking import HeadModel, Track, load_head_model, load_track, save_track
 from nphm_tracking.result import TRACK_FILE
@@ -159,6 +159,7 @@ def run(config: CorrectConfig) -> None:
             corrections, data, face_regions(model, track.z_geo.float()), avatar,
             model.expression_names,
         )  # fmt: skip
+        drift = replace(drift, warnings=())  # an offset of a whole take is what is sought here
         write_json(folder / "drift.json", as_plain(drift))
         write_page(folder / "drift.html", drift_page(drift, capture.participant))
         write_image(folder / "corrected.png", corrected_sheet(renderer, data, corrections, drift))
@@ -197,27 +198,23 @@ def _correct_and_keep(
 
 
 def takes_of(config: CorrectConfig, capture: Capture, track: Track) -> FitData:
-    """The takes to correct, seen by all cameras but the held-out ones."""
-    names = [name for name in capture.sequence_names if name in track.sequences]
-    if config.sequences:
-        names = [capture.sequence(name).name for name in config.sequences]
-    sequences = []
-    for name in names:
-        serials = capture.sequence(name).serials
-        seen = [s for s in serials if s not in config.held_out_cameras]
-        sequences.append(
+    """The takes to correct, seen by all cameras but the held-out ones; raises as `split_of`."""
+    split = split_of(capture, track, config.sequences, "", config.held_out_cameras)
+    return FitData(
+        tuple(
             load_sequence(
                 capture,
                 track,
                 name,
-                seen or serials,
+                split.training_cameras,
                 stride=config.frame_stride,
                 width=config.width,
                 height=config.height,
                 cache_dir=config.cache_dir,
             )
+            for name in split.training_sequences
         )
-    return FitData(tuple(sequences))
+    )
 
 
 @torch.no_grad()

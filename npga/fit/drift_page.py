@@ -22,7 +22,7 @@ def drift_page(drift: Drift, participant: str) -> str:
     head = facts(
         [
             ("corrected", drift.of.value),
-            ("training frames", str(len(drift.frames))),
+            ("frames", str(len(drift.frames))),
             ("turned", _told(drift.turn_deg, "deg")),
             ("moved", _told(drift.shift_mm, "mm")),
             ("landmarks", _told(drift.landmarks_mm, "mm")),

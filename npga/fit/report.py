@@ -73,7 +73,8 @@ def run_evaluate(config: EvaluateConfig) -> None:
             data.append(question.data)
         content = {
             "benchmark": "evaluate",
-            "protocol": _protocol(config, capture, split, instruments),
+            "protocol": _protocol(config, capture, split, instruments)
+            | {"track_corrected": track.provenance.get("corrections")},
             "rows": [row for name, j in judgements.items() for row in j.rows(name)],
             "pictures": {n: [as_plain(s) for s in j.scores] for n, j in judgements.items()},
         }

@@ -15,7 +15,7 @@ import npga.fit.setup
 from npga.avatar import load_avatar, load_prior, save_avatar, save_prior
 from npga.capture import open_capture
 from npga.core.config import compose_config
-from npga.core.errors import CheckpointError, ConfigError, OutputError, TrackError
+from npga.core.errors import CaptureError, CheckpointError, ConfigError, OutputError, TrackError
 from npga.core.mesh import Mesh
 from npga.fit.batch import FitData
 from npga.fit.config import CorrectConfig, EvaluateConfig, FitConfig
@@ -231,6 +231,10 @@ def test_a_held_out_take_is_corrected_with_the_avatar(capture, tmp_path, monkeyp
     )
     with pytest.raises(OutputError, match="exists already"):
         npga.fit.correct.run(done)
+    assert json.loads((tmp_path / "whole" / "drift.json").read_text())["warnings"] == []
+    blind = correction(capture, tmp_path / "avatar", tmp_path / "x", "held_out_cameras=[a,b,c,d]")
+    with pytest.raises(CaptureError, match="are held out"):
+        npga.fit.correct.run(blind)
 
 
 def test_a_track_that_is_believed_leaves_no_report(capture, tmp_path):

@@ -146,8 +146,7 @@ def test_a_variant_is_asked_again_with_the_track_it_corrected(monkeypatch):
     session = true_session(wrong, Knobs())
     monkeypatch.setattr(quality_job, "search_terms", lambda *known: Terms({"refined_l1": 1.0}))
     inputs = SimpleNamespace(model=SimpleNamespace(exp_stats=None), track=None)
-    searched = FitData((replace(wrong.sequences[0], cameras=rig(), name="FREE"),))
-    found = quality_job.corrected(searched, wrong, session, inputs)
+    found = quality_job.corrected(wrong, wrong, session, inputs)
     apart = (found.expressions - truth.expressions)[:, 0].abs()
     assert apart.max() < 0.07, apart
     assert torch.equal(found.sequences[0].images, wrong.sequences[0].images)

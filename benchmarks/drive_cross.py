@@ -58,6 +58,15 @@ KINDS = ("retargeted", "copies", "retargeted.by_F", "copies.by_F")
 Codes = Float[Tensor, "t e"]
 
 
+def eye_distance(places: Float[Tensor, "l 3"], index: dict[int, int] | None = None) -> Tensor:
+    """Between the middles of the eyes' corners; ``index`` finds iBUG's landmarks in ``places``."""
+    corners = torch.tensor(EYE_CORNERS)
+    if index is not None:
+        corners.apply_(lambda mark: index[mark])
+    right, left = places[corners].mean(1)
+    return (right - left).norm()
+
+
 @dataclass(frozen=True)
 class Person:
     """A tracked person whose exact heads are known."""
@@ -86,8 +95,7 @@ class Person:
                 for frame in take.frames
             ]
         )
-        eyes = [rest[list(corners)].mean(0) for corners in EYE_CORNERS]
-        unit = (eyes[0] - eyes[1]).norm()
+        unit = eye_distance(rest)
         face = Face.of_codes(codes, Gaps.of(model, track.z_geo))
         return Person(track, codes, face, (posed - rest) / unit, _shut(posed, rest, unit))
 
@@ -116,11 +124,9 @@ class DrivenHead:
         assert slopes is not None
         self.slopes = slopes[ids]
         self.forward = forward_landmarks(model, str(SHIPPED_PRIOR))
-        eyes = [
-            self.canonical[[self.index[SAME["lids"][n]] for n in corners]].mean(0)
-            for corners in EYE_CORNERS
-        ]
-        self.unit = (eyes[0] - eyes[1]).norm()
+        self.unit = eye_distance(
+            self.canonical, {n: self.index[m] for n, m in SAME["lids"].items()}
+        )
 
     def marks(self, codes: Codes, by_forward: bool) -> Float[Tensor, "t l 3"]:
         """Posed landmarks, in the order of `index`."""

@@ -76,7 +76,7 @@ def parents_of(points: Float[Tensor, "n 3"], surface: Mesh) -> Int[Tensor, " n"]
 class MeshBound(Avatar):
     """An avatar whose canonical Gaussians are carried by triangles, not by F at each centre."""
 
-    CONSTANT_ROWS = ("reach", "parent", "leash", "span")
+    CONSTANT_ROWS = ("parent", "leash", "span")
 
     parent: Tensor
     leash: Tensor
@@ -94,7 +94,7 @@ class MeshBound(Avatar):
             seeds.colors.detach(),
             seeds.log_scales.detach(),
             seeds.omega.detach(),
-            seeds.reach,
+            seeds.reach.detach(),
             seeds.attachment.detach(),
             float(seeds.logit_opacities[0].detach().sigmoid()),
         )

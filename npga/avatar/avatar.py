@@ -6,7 +6,8 @@
 
 Letters: `n` Gaussians, `e` expression size, `i` identity size, `h` hyper coordinates omega,
 `f` latent features, `k` blended channels = 3 (sRGB) + screen features. `a` is the attachment
-(1 = head), `reach` a constant 0..1 that fades F out far from the surface it was distilled on.
+(1 = head), `reach` how far F carries a Gaussian: it starts at 1, fading to 0 far from the surface
+that F was distilled on, and learns (teeth stay where lips go).
 
 NPGA's parts with our sizes; attachment, reach and torso are ours.
 """
@@ -96,12 +97,12 @@ class Avatar(nn.Module):
         "features",
         "omega",
         "logit_attachment",
+        "reach",
     )
     """Parameters with one row per Gaussian."""
-    CONSTANT_ROWS = ("reach",)
+    CONSTANT_ROWS: tuple[str, ...] = ()
     """Buffers with one row per Gaussian."""
 
-    reach: Tensor
     identity: Tensor
     neck_lower: Tensor
     neck_upper: Tensor
@@ -134,7 +135,7 @@ class Avatar(nn.Module):
         self.features = nn.Parameter(0.01 * torch.randn(n, sizes.features))
         self.omega = nn.Parameter(start.omega.clone())
         self.logit_attachment = nn.Parameter(start.attachment.logit())
-        self.register_buffer("reach", start.reach.clone())
+        self.reach = nn.Parameter(start.reach.clone())
 
         self.prior = prior
         condition_size = prior.expression_size + (3 if sizes.neck else 0)

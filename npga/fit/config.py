@@ -42,6 +42,7 @@ class OptimConfig:
     features: float = knob(5e-3, "latent features")
     omega: float = knob(1e-3, "hyper coordinates (only while F learns)")
     logit_attachment: float = knob(1e-2, "head or torso")
+    reach: float = knob(5e-3, "how far F carries a Gaussian")
     detail: float = knob(3e-3, "G")
     refiner: float = knob(1e-3, "the screen-space CNN")
     prior: float = knob(5e-5, "F, when it learns")

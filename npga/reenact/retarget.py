@@ -40,6 +40,9 @@ SHARE = {HeadMotion.full: 1.0, HeadMotion.damped: 0.5, HeadMotion.none: 0.0}
 LOW_QUANTILE = 0.1
 """Quantile that stands for 'at rest' where a control starts at 0 and only goes up."""
 
+REST_SHARE = 0.2
+"""Of all frames, those that are most at rest."""
+
 NEVER_NEGATIVE = -0.05
 """Codes above this everywhere are one-sided controls, like the open prior's."""
 
@@ -124,19 +127,24 @@ class Retargeting:
 
 
 def neutral_code(codes: Float[Tensor, "t e"]) -> Float[Tensor, "e"]:
-    """A person's code at rest, from all their tracked frames.
+    """A person's code at rest, from all their tracked frames; ours.
 
-    One-sided controls (the open prior's weights): a low quantile, since each is mostly off. Latent
-    codes with both signs: the median.
+    The median of the frames that are most at rest: nearest to where every control is low (one-sided
+    controls like the open prior's weights, each mostly off) or, for latent codes with both signs,
+    to the median of all. A rest face is not where every control is off: trackers see a little of
+    pursed lips or a squint in most, and what they always see is no movement.
+    Raises ConfigError for none.
     """
     if len(codes) == 0:
         raise ConfigError(
             "The driver's track has no frame that was tracked, so it has no neutral code.",
             "Track the driver again.",
         )
-    if bool((codes >= NEVER_NEGATIVE).all()):
-        return codes.quantile(LOW_QUANTILE, dim=0)
-    return codes.median(0).values
+    one_sided = bool((codes >= NEVER_NEGATIVE).all())
+    centre = codes.quantile(LOW_QUANTILE if one_sided else 0.5, dim=0)
+    away = (codes - centre).norm(dim=1)
+    most = away.argsort(stable=True)[: math.ceil(REST_SHARE * len(codes))]
+    return codes[most].median(0).values
 
 
 def retarget_codes(

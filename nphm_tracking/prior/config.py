@@ -42,6 +42,9 @@ class PriorConfig:
 
     out: str = knob("out/prior", "folder to write: head_model.safetensors, report.json")
     overwrite: bool = knob(False, "replace an existing out folder")
+    start: str | None = knob(
+        None, "a head model to begin with, of the same people, seed and sizes; null = from nothing"
+    )
     people: int = knob(640, "training people")
     heldout: int = knob(10, "people only used for the report")
     volume_points: int = knob(6000, "points with known distance per person")

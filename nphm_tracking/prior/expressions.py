@@ -1,7 +1,8 @@
 """Random ARKit weights that a face could show; ours.
 
 A tenth neutral, half a few actions at a time, the rest many at once, mostly symmetric. Actions that
-exclude each other are not combined, and mouthClose never exceeds jawOpen.
+exclude each other are not combined, mouthClose never exceeds jawOpen, and a lid that blinks cannot
+go down with the eye as well.
 """
 
 import numpy as np
@@ -29,6 +30,10 @@ EXCLUSIVE = (
     ("browDown", "browOuterUp"),
 )
 HUSHED = 0.1
+LOOK_DOWN, BLINK = (
+    [EXPRESSIONS.index(kind + side) for side in ("Left", "Right")]
+    for kind in ("eyeLookDown", "eyeBlink")
+)
 JAW, CLOSE, TONGUE = (EXPRESSIONS.index(n) for n in ("jawOpen", "mouthClose", "tongueOut"))
 
 
@@ -47,6 +52,7 @@ def sample_expressions(rng: np.random.Generator, count: int) -> Float[np.ndarray
         else:
             _combine(rng, row)
         _exclude(row)
+        row[LOOK_DOWN] = np.minimum(row[LOOK_DOWN], 1 - row[BLINK])
         row[CLOSE] = min(row[CLOSE], row[JAW])
         if row[TONGUE] > 0:
             row[JAW] = max(row[JAW], 0.4 * row[TONGUE])

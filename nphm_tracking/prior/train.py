@@ -18,6 +18,7 @@ from npga.core.errors import CheckpointError
 from npga.core.processes import ALONE, Processes
 from npga.core.progress import bar, say
 from nphm_tracking.model.head_model import HeadModel
+from nphm_tracking.model.load import load_head_model
 from nphm_tracking.model.sizes import HeadModelSizes
 from nphm_tracking.prior.config import PriorConfig
 from nphm_tracking.prior.data import PriorData, Rig
@@ -99,14 +100,34 @@ def prior_sizes(config: PriorConfig) -> HeadModelSizes:
 
 
 def new_trainee(data: PriorData, rig: Rig, config: PriorConfig) -> Trainee:
-    """Random networks around the mean anchors of the training people; seeded."""
+    """Networks to begin with: random ones around the mean anchors, or ``config.start``'s.
+
+    Raises CheckpointError where ``start`` is a model of other sizes or other people.
+    """
     from npga.capture.synthetic.people import EXPRESSIONS
 
     torch.manual_seed(config.seed)
     sizes = prior_sizes(config)
     model = HeadModel(sizes, data.anchors_mean, EXPRESSIONS)
     start_weights(model, data.code[:, : sizes.geo_global], data.anchors)
+    if config.start is not None:
+        _take_up(model, config.start, data)
     return Trainee(model, data)
+
+
+@torch.no_grad()
+def _take_up(model: HeadModel, start: str, data: PriorData) -> None:
+    """Copy the weights of a head model whose codes mean what these people's codes mean."""
+    known = load_head_model(start)
+    alike = (known.sizes, known.expression_names) == (model.sizes, model.expression_names)
+    spread = (data.anchors - data.anchors_mean).norm(dim=-1).mean()
+    if not alike or (known.anchors(data.code) - data.anchors).norm(dim=-1).mean() > spread:
+        raise CheckpointError(
+            f"start={start} is a head model of other sizes or other people.",
+            "Give one that was trained with the same people=, seed= and sizes, or none.",
+        )
+    for mine, theirs in zip(model.parameters(), known.parameters(), strict=True):
+        mine.copy_(theirs)
 
 
 def train(

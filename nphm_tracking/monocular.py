@@ -43,11 +43,13 @@ def lift_landmarks(
     camera: Cameras,
     canonical: Float[Tensor, "l 3"],
     metres_per_unit: float = METRES_PER_UNIT,
+    start: Similarity | None = None,
 ) -> Lifted:
     """Poses, rays and guessed depths of all frames; ``camera`` is one camera at the pixels' size.
 
-    ``metres_per_unit`` is the size of the head, which one camera cannot see. Raises TrackError
-    where no frame shows a face.
+    ``metres_per_unit`` is the size of the head, which one camera cannot see. ``start`` [t] are
+    poses that are known already, else each frame's is sought. Raises TrackError where no frame
+    shows a face.
     """
     found = (confidence > 0).sum(1) >= 12
     if not bool(found.any()):
@@ -60,14 +62,20 @@ def lift_landmarks(
         [(pixels[..., 0] - K[0, 2]) / K[0, 0], (pixels[..., 1] - K[1, 2]) / K[1, 1]], dim=-1
     )
     world_from_camera = _inverse(camera.cam_from_world[0].to(pixels))
-    poses = []
-    for t in range(len(pixels)):
-        near = int(nearest_true(found, t))
-        rotation, translation = posit(flat[near], confidence[near], canonical * metres_per_unit)
-        turned = world_from_camera[:3, :3] @ rotation
-        moved = world_from_camera[:3, :3] @ translation + world_from_camera[:3, 3]
-        poses.append(Similarity(pixels.new_tensor(metres_per_unit), turned, moved))
-    start = Similarity.stack(poses)
+    if start is None:
+        model = canonical * metres_per_unit
+        near = [int(nearest_true(found, t)) for t in range(len(pixels))]
+        poses = [posit(flat[t], confidence[t], model) for t in near]
+        start = Similarity.stack(
+            [
+                Similarity(
+                    pixels.new_tensor(metres_per_unit),
+                    world_from_camera[:3, :3] @ rotation,
+                    world_from_camera[:3, :3] @ translation + world_from_camera[:3, 3],
+                )
+                for rotation, translation in poses
+            ]
+        )
     ray = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)
     ray = torch.nn.functional.normalize(ray, dim=-1) @ world_from_camera[:3, :3].T
     centre = world_from_camera[:3, 3]

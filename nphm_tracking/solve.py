@@ -103,6 +103,8 @@ def normal_equations(
     """Surface, landmark and code terms of every frame, without the coupling between frames."""
     per_frame = data.points.shape[1] + data.landmarks.shape[1]
     chunk = max(1, CHUNK_POINTS // max(per_frame, 1))
+    if len(data.points) <= chunk and more is None:
+        return _chunk_equations(person, data, state, stage)
     parts = []
     for rows in torch.arange(len(data.points)).split(chunk):
         part = _chunk_equations(person, data[rows], state[rows], stage)
@@ -249,6 +251,8 @@ def _smoothness(
     person: Person, data: FrameData, state: FrameState, stage: StageConfig
 ) -> Float[Tensor, "t"]:
     """Half of each coupling's energy to each of its two frames."""
+    if not len(data.linked):
+        return torch.zeros_like(data.code_weight)
     weight, steps = _coupling(person, state, stage)
     energy = 0.5 * data.linked * (weight * steps.square()).sum(1)
     total = torch.zeros_like(data.code_weight)
@@ -267,15 +271,17 @@ def _step(
 ) -> Float[Tensor, "t d"]:
     """The projected, damped Gauss-Newton step of the coupled frames."""
     prior = person.prior
-    weight, steps = _coupling(person, state, stage)
-    link = data.linked[:, None] * weight
     hessian, gradient = equations.hessian.clone(), equations.gradient.clone()
     diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
     diagonal += damping[:, None] * diagonal + 1e-6
-    diagonal[:-1] += link
-    diagonal[1:] += link
-    gradient[:-1] -= link * steps
-    gradient[1:] += link * steps
+    link = gradient[1:]  # of a single frame: none
+    if len(link):
+        weight, steps = _coupling(person, state, stage)
+        link = data.linked[:, None] * weight
+        diagonal[:-1] += link
+        diagonal[1:] += link
+        gradient[:-1] -= link * steps
+        gradient[1:] += link * steps
     step = solve_tridiagonal(hessian, link, -gradient, free_unknowns(state, gradient, person))
     limit = torch.cat([0.5 * (prior.upper - prior.lower).clamp(max=6.0), step.new_full((6,), 0.15)])
     return torch.minimum(torch.maximum(step, -limit), limit)

@@ -12,7 +12,9 @@ that F was distilled on, and learns (teeth stay where lips go).
 NPGA's parts with our sizes; attachment, reach and torso are ours.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from npga.avatar.attachment import TorsoFollow, blend_poses
 from npga.avatar.detail import Detail, Residuals
 from npga.avatar.forward import ForwardPrior, combine
+from npga.avatar.recorded import RecordedDecode
 from npga.avatar.refiner import Refiner
 from npga.core.gaussians import Gaussians
 from npga.core.rotations import quat_multiply
@@ -122,7 +125,7 @@ class Avatar(nn.Module):
     ) -> None:
         super().__init__()
         sizes = sizes or AvatarSizes()
-        self._basis: Tensor | None = None
+        self._forget()
         n = len(start.points)
         self.sizes = sizes
         self.means = nn.Parameter(start.points.clone())
@@ -205,17 +208,37 @@ class Avatar(nn.Module):
 
     @torch.no_grad()
     def prior_basis(self) -> Float[Tensor, "n 3 r"]:
-        """F's basis at the canonical centres; kept until the avatar is trained again."""
+        """F's basis at the canonical centres; kept until the avatar is trained again or moved."""
         if self._basis is None or self.training:
             self._basis = self.prior.basis(self.means[None], self.omega[None], self.identity[None])[
                 0
             ]
         return self._basis
 
+    @torch.no_grad()
+    def detail_hidden(self) -> Float[Tensor, "n w"]:
+        """G's h of every Gaussian; kept as long as the basis."""
+        if self._hidden is None or self.training:
+            self._hidden = self.detail.hidden(self.features, self.means)
+        return self._hidden
+
     def train(self, mode: bool = True) -> "Avatar":
-        """As in torch; forgets the basis of F."""
-        self._basis = None
+        """As in torch; forgets what was kept for decoding."""
+        self._forget()
         return super().train(mode)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Avatar":
+        self._forget()
+        return super()._apply(fn, recurse)
+
+    def _forget(self) -> None:
+        self._basis: Tensor | None = None
+        self._hidden: Tensor | None = None
+        self._recorded: RecordedDecode | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: what a GPU recorded belongs to this avatar's tensors alone."""
+        return {**self.__dict__, "_recorded": None}
 
     def frozen_coefficients(self, z_exp: Float[Tensor, " e"]) -> Float[Tensor, " r"]:
         """F's coefficients; gradients go to the code where it asks for them, never to F."""
@@ -242,10 +265,32 @@ class Avatar(nn.Module):
         positions learn through the identity part of x + F(x), and codes that ask for a gradient
         get the whole of it, since F is linear in its coefficients.
         """
+        if basis is not None or self.training or torch.is_grad_enabled():
+            return self._decode(z_exp, world_from_head, world_from_torso, basis, None)
+        if not self.means.is_cuda:
+            return self._decode_still(z_exp, world_from_head, world_from_torso)
+        torso = self.torso.rest if world_from_torso is None else world_from_torso
+        if self._recorded is None:
+            self._recorded = RecordedDecode(self._decode_still, z_exp, world_from_head, torso)
+        return self._recorded(z_exp, world_from_head, torso)
+
+    def _decode_still(
+        self, z_exp: Tensor, world_from_head: Similarity, world_from_torso: Similarity | None
+    ) -> Posed:
+        """A decode with all that no frame changes kept from the one before."""
+        basis, hidden = self.prior_basis(), self.detail_hidden()
+        return self._decode(z_exp, world_from_head, world_from_torso, basis, hidden)
+
+    def _decode(
+        self,
+        z_exp: Tensor,
+        world_from_head: Similarity,
+        world_from_torso: Similarity | None,
+        basis: Tensor | None,
+        hidden: Tensor | None,
+    ) -> Posed:
         condition = self.detail_condition(z_exp, world_from_head, world_from_torso)
         attachment = self.attachment
-        if basis is None and not (self.training or torch.is_grad_enabled()):
-            basis = self.prior_basis()
         if basis is None:
             offset = self.prior(
                 self.means[None], self.omega[None], z_exp[None], self.identity[None]
@@ -253,7 +298,9 @@ class Avatar(nn.Module):
         else:
             offset = combine(basis[None], self.frozen_coefficients(z_exp)[None])[0]
         offset = offset * (attachment * self.reach)[:, None]
-        residuals = self.detail(self.features, self.means, condition)
+        if hidden is None:
+            hidden = self.detail.hidden(self.features, self.means)
+        residuals = self.detail.residuals(hidden, condition)
         turn = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)
         means, quats, log_scales = blend_poses(
             self.means + offset + residuals.centre,

@@ -93,15 +93,15 @@ class Detail(nn.Module):
         rest = self.curved(self.middle)
         return self.linear(condition - self.middle) + self.curved(condition) - rest
 
-    def forward(
-        self,
-        features: Float[Tensor, "n f"],
-        x: Float[Tensor, "n 3"],
-        condition: Float[Tensor, " c"],
-    ) -> Residuals:
-        """Residuals of all Gaussians under one condition; x in head units."""
-        points = torch.cat([features, x, positional_encoding(x, self.bands)], dim=-1)
-        out = nn.functional.linear(self.points(points), self.exit.weight * self.gate(condition))
+    def hidden(
+        self, features: Float[Tensor, "n f"], x: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n w"]:
+        """h of every Gaussian, which knows no frame; x in head units."""
+        return self.points(torch.cat([features, x, positional_encoding(x, self.bands)], dim=-1))
+
+    def residuals(self, hidden: Float[Tensor, "n w"], condition: Float[Tensor, " c"]) -> Residuals:
+        """What h makes of one condition."""
+        out = nn.functional.linear(hidden, self.exit.weight * self.gate(condition))
         return Residuals(
             centre=out[:, 0:3] * CENTRE_SCALE,
             rotation=out[:, 3:6] * ROTATION_SCALE,
@@ -109,3 +109,12 @@ class Detail(nn.Module):
             logit_opacity=out[:, 9] * OPACITY_SCALE,
             color=out[:, 10:13] * COLOR_SCALE,
         )
+
+    def forward(
+        self,
+        features: Float[Tensor, "n f"],
+        x: Float[Tensor, "n 3"],
+        condition: Float[Tensor, " c"],
+    ) -> Residuals:
+        """Residuals of all Gaussians under one condition; x in head units."""
+        return self.residuals(self.hidden(features, x), condition)

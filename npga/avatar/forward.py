@@ -241,7 +241,7 @@ class ForwardPrior(nn.Module):
         share = asked.sigmoid()
         bend = share * (1 + asked * (1 - share))  # the derivative of SiLU
         size = self.expression_size
-        slopes = torch.einsum("rw,bw,we->bre", outer.weight, bend, inner.weight[:, :size])
+        slopes = (outer.weight * bend[:, None]) @ inner.weight[:, :size]
         return (self.linear.weight[:, :size] + slopes) / self.expression_scale
 
     def forward(

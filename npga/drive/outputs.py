@@ -9,6 +9,7 @@ import textwrap
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -48,11 +49,15 @@ class LiveOutput(Protocol):
 
 def captioned(image: ImageArray, text: str) -> ImageArray:
     """The picture with a strip of two lines above it; what does not fit into them is cut off."""
-    width = image.shape[1]
+    return np.concatenate([_strip(text, image.shape[1]), image], 0)
+
+
+@lru_cache(maxsize=2)
+def _strip(text: str, width: int) -> ImageArray:
     lines = textwrap.wrap(text, max(8, (width - 8) // LETTER_PX))[:2]
     strip = Image.new("RGB", (width, 2 * LINE_PX + 4), (24, 24, 24))
     ImageDraw.Draw(strip).text((4, 2), "\n".join(lines), fill=(235, 235, 235), spacing=2)
-    return np.concatenate([np.asarray(strip), image], 0)
+    return np.asarray(strip)
 
 
 def fitted(image: ImageArray, width: int, height: int) -> ImageArray:

@@ -37,6 +37,8 @@ RESIDUAL = 0.1
 """Lips that are often this close to where the head model closes them are shut then (6 mm)."""
 ASKED = 0.2
 """Controls that move a gap by less than this share of the strongest are not asked to."""
+REACHED = 1e-5
+"""Openings that are this near to the wanted ones are left."""
 ROUNDS = 4
 """Of the correction: codes that reach a bound leave the rest to the others."""
 
@@ -144,11 +146,14 @@ class Openings:
         wanted = wanted.clamp_min(0)
         for _ in range(ROUNDS):
             miss = wanted - self.of(z_exp)
-            miss = torch.where((wanted == 0) & (miss > 0), 0.0, miss)
+            there = (miss.abs() < REACHED) | (wanted == 0) & (miss > 0)
+            if bool(there.all()):
+                break
+            miss = torch.where(there, 0.0, miss)
             push = miss @ asked
             room = torch.where(push > 0, z_exp < upper, z_exp > lower)
             weight = self.gaps.weight * room
-            normal = torch.einsum("ke,te,le->tkl", slopes, weight, asked)
+            normal = (slopes * weight[:, None]) @ asked.T
             ridge = 1e-6 * normal.diagonal(dim1=1, dim2=2).amax(-1).clamp_min(1e-9)
             normal = normal + ridge[:, None, None] * torch.eye(len(slopes)).to(normal)
             step = weight * (torch.linalg.solve(normal, miss[..., None])[..., 0] @ asked)

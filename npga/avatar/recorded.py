@@ -1,0 +1,60 @@
+"""`Avatar.decode` of a trained avatar on a CUDA GPU: recorded once, then replayed.
+
+Decoding is some two hundred small kernels, and starting each costs more than it takes to run. A
+CUDA graph starts them all at once. What was recorded reads the avatar's tensors where they lay:
+`Avatar` forgets it when it is trained again or moved. The plain decode is its readable twin.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from npga.core.device import on_device
+from npga.core.similarity import Similarity
+
+if TYPE_CHECKING:
+    from npga.avatar.avatar import Posed
+
+WARM = 2
+"""Runs before the recording, in which libraries take their memory."""
+Decode = Callable[[Tensor, Similarity, Similarity], "Posed"]
+
+
+class RecordedDecode:
+    """A decode under other codes and poses of the same shapes; ours."""
+
+    def __init__(
+        self, decode: Decode, z_exp: Float[Tensor, " e"], head: Similarity, torso: Similarity
+    ) -> None:
+        """Records `decode`, which must not wait for the GPU; tensors on one GPU, no gradients."""
+        self._code, self._head, self._torso = _copied(z_exp), _copied(head), _copied(torso)
+        self._graph = torch.cuda.CUDAGraph()
+        with on_device(z_exp.device):
+            aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                for _ in range(WARM):
+                    decode(self._code, self._head, self._torso)
+            here.wait_stream(aside)
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._posed = decode(self._code, self._head, self._torso)
+
+    def __call__(self, z_exp: Float[Tensor, " e"], head: Similarity, torso: Similarity) -> "Posed":
+        """As the decode that was recorded; the result is the caller's own."""
+        self._code.copy_(z_exp)
+        for mine, given in ((self._head, head), (self._torso, torso)):
+            mine.scale.copy_(given.scale)
+            mine.rotation.copy_(given.rotation)
+            mine.translation.copy_(given.translation)
+        self._graph.replay()
+        return _copied(self._posed)
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a dataclass of such
+    if isinstance(value, Tensor):
+        return value.clone()
+    return replace(value, **{f.name: _copied(getattr(value, f.name)) for f in fields(value)})

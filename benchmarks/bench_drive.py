@@ -32,6 +32,7 @@ from npga.capture import open_capture
 from npga.core.config import compose_config
 from npga.core.device import flush_denormals, resolve_device
 from npga.core.similarity import Similarity
+from npga.core.video import VideoWriter
 from npga.drive.config import DriveConfig
 from npga.drive.driver import Equipment, face_chooser
 from npga.drive.source import constant_rate, frame_rate, read_frames
@@ -47,6 +48,8 @@ SEQUENCES = ("EXP-4-lips", "EMO-1-shout+laugh", "SEN-09-frown_events_bad", "FREE
 MEASURE_EVERY = 6
 POINTS = 400
 WARM = 10
+LIVE_FPS = 60.0
+"""Of the camera that a GPU is fed by: twice the bar, so that the camera is not what is measured."""
 ROWS = ("clips", "mono", "cross", "fast", "live", "face")
 
 
@@ -224,10 +227,14 @@ def live_rows(args: argparse.Namespace) -> list[dict]:
     gpu = resolve_device("auto").type == "cuda"
     clip = next(iter(sorted(args.clips.glob("*472f.mp4"))))
     width, height = (550, 802) if gpu else (275, 401)
+    if gpu:
+        clip = faster(clip, args.out)
     words = [f"avatar={args.avatars[0]}", f"avatar_track={args.tracks[0]}", "show=none"]
     size = [f"width={width}", f"height={height}", f"seconds={args.live_seconds}", "beside=false"]
     report = run_live(settings(args, f"camera={clip}", *words, *size))
     note = f"{width}x{height} with the CNN, {report.frames} pictures, camera not counted"
+    note += f" (it sends {report.camera_fps:.0f} a second); " if gpu else "; "
+    note += f"{report.latency_ms}"
     values = [report.fps, report.latency_ms.total.p95]
     rows = [
         row("live_gpu_fps", values[0] if gpu else None, "1/s", ">= 30",
@@ -241,6 +248,15 @@ def live_rows(args: argparse.Namespace) -> list[dict]:
             row("live_cpu_latency_p95_ms", values[1], "ms", "", note),
         ]
     return rows
+
+
+def faster(clip: Path, folder: Path) -> Path:
+    """The pictures of a clip at LIVE_FPS."""
+    out = folder / f"{clip.stem}-{LIVE_FPS:.0f}.mp4"
+    with VideoWriter(out, LIVE_FPS) as writer:
+        for frame in read_frames(clip):
+            writer.write(frame.image)
+    return out
 
 
 def main() -> None:

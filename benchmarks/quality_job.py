@@ -199,7 +199,7 @@ def scores(judged: Judged, session: Session, inputs: Inputs) -> dict[str, dict[s
         data = corrected(judged.searched, tracked, session, inputs)
 
         def regions(batch: FitBatch) -> RegionMasks:
-            return judged.regions(tracked.batch(batch.index))
+            return judged.regions(tracked.batch(batch.index, device=session.device))
 
         found["corrected"] = judge(session.renderer, data, regions, judged.lpips, still=False)
     return found
@@ -212,10 +212,12 @@ def corrected(searched: FitData, shown: FitData, session: Session, inputs: Input
     search = SearchConfig()
     terms = search_terms(search, inputs.model, inputs.track)
     correct(session.renderer, searched, terms, corrections, search)
-    frames = [corrections.of(searched.batch(index)) for index in range(len(searched))]
+    batches = [searched.batch(index, [0], session.device) for index in range(len(searched))]
+    with torch.no_grad():
+        frames = [corrections.of(batch) for batch in batches]
     (one,) = shown.sequences
-    codes = torch.stack([frame.z_exp for frame in frames]).detach()
-    poses = Similarity.stack([frame.world_from_head for frame in frames])
+    codes = torch.stack([frame.z_exp for frame in frames]).cpu()
+    poses = Similarity.stack([frame.world_from_head for frame in frames]).to("cpu")
     return replace(shown, sequences=(replace(one, z_exp=codes, world_from_head=poses),))
 
 

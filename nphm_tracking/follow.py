@@ -1,8 +1,8 @@
 """A face followed through the pictures of one camera, frame by frame, as they come.
 
 ``calibrate`` finds out who it is from some frames of the take; a ``FaceFollower`` then solves one
-frame at a time from where the last one ended, a few Gauss-Newton steps each. The batch twin is
-``solve.solve_frames`` on all frames at once.
+frame at a time from where the last one ended, a few Gauss-Newton steps each (``single``). The batch
+twin is ``solve.solve_frames`` on all frames at once.
 
 t frames, l landmarks that are used (``landmarks.used_landmarks``), e expression size. A follower
 knows no smoothness: filtering is for who uses it.
@@ -30,6 +30,7 @@ from nphm_tracking.keyframes import REST_WEIGHT, choose_keyframes
 from nphm_tracking.monocular import lift_landmarks
 from nphm_tracking.observe import Observed
 from nphm_tracking.result import Track
+from nphm_tracking.single import solve_single
 from nphm_tracking.solve import solve_frames
 from nphm_tracking.track import canonical_landmarks_of, start_solution
 
@@ -190,7 +191,8 @@ class FaceFollower:
         if scores is not None:
             data = replace(data, scores=self.calibration.targets(scores[None]))
         iterations = CATCHING_UP if fresh else self.stage.iterations
-        state = solve_frames(self.person, data, state, self.stage, iterations)
+        solve = solve_single if self.person.carries else solve_frames
+        state = solve(self.person, data, state, self.stage, iterations)
         residual = self._residual_mm(data, state)
         if not residual <= LOST_MM:  # nor where it is not a number
             return self._missing()

@@ -151,7 +151,7 @@ def main() -> None:
     """Train, judge, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=0, help="0 judges the F that ships")
-    parser.add_argument("--ablation-steps", type=int, default=4000, help="0 leaves them as they were")
+    parser.add_argument("--ablation-steps", type=int, default=4000, help="0 keeps them")
     parser.add_argument("--head-model", default=None)
     parser.add_argument("--points", type=int, default=8000, help="a code, of Broyden's")
     args = parser.parse_args()

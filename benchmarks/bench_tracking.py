@@ -22,6 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks._results import row, write_results
+from benchmarks.tracking_lids import lid_rows
 from benchmarks.tracking_prior import prior_rows
 from benchmarks.tracking_query import query_rows
 from benchmarks.tracking_truth import (
@@ -205,6 +206,7 @@ def main() -> None:
         "repeat": lambda folder, every: repeat_rows(folder),
         "prior": lambda folder, every: prior_rows(args.people, args.expressions),
         "query": lambda folder, every: query_rows(),
+        "lids": lambda folder, every: lid_rows(args.landmarker),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default=",".join(groups), help="others keep what they had")
@@ -212,6 +214,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=20, help="unseen people of prior_*")
     parser.add_argument("--expressions", type=int, default=10, help="of each of them")
     parser.add_argument("--out", type=Path, default=None, help="keep the tracks here")
+    parser.add_argument("--landmarker", help="of lids: a .task file; Face Mesh where not given")
     args = parser.parse_args()
     if not truth_available():
         sys.exit("bench_tracking: ../shared with captures, ground truth and ICT heads is not here.")

@@ -42,6 +42,7 @@ SAME = {
     },
 }  # fmt: skip
 """iBUG's 68 landmarks and the same places among MediaPipe's 478."""
+LOWER_LIDS = (40, 41, 46, 47)
 SAME["upper_lids"] = {n: SAME["lids"][n] for n in (37, 38, 43, 44)}
 BARS = {"mouth": ">= 0.85", "brows": ">= 0.75", "lids": ">= 0.85", "upper_lids": ""}
 RESIDUAL = {"jawOpen": 0.15, "eyeBlinkLeft": 0.1, "eyeBlinkRight": 0.1, "browInnerUp": 0.15}
@@ -152,6 +153,16 @@ def agreement(driver: Person, head: DrivenHead, codes: Codes, rest: Tensor, by_f
     }
 
 
+def with_true_lower_lids(driver: Person, head: DrivenHead, codes: Codes, rest: Tensor) -> float:
+    """The correlation of all lids if the lower ones moved as the driver's."""
+    pairs = SAME["lids"]
+    moved = head.marks(codes, False) - head.marks(rest[None], False)
+    moved = moved[:, [head.index[mark] for mark in pairs.values()]]
+    true = driver.motion[:, list(pairs)]
+    lower = torch.tensor([number in LOWER_LIDS for number in pairs])[:, None]
+    return correlation(true, torch.where(lower, true, moved))
+
+
 def shut_openings(driver: Person, avatar: Person, codes: Codes) -> dict[str, float]:
     """Mean opening of the driven lids and lips where the driver's are truly shut."""
     assert avatar.face.openings is not None
@@ -173,6 +184,8 @@ def direction(model: HeadModel, driver: Person, avatar: Person) -> tuple[dict, d
         kind: agreement(driver, head, both[kind.split(".")[0]], rest, kind.endswith("by_F"))
         for kind in KINDS
     }
+    bound = with_true_lower_lids(driver, head, both["retargeted"], rest)
+    found["if_lower_lids_true"] = {"lids": bound}
     return found, {kind: shut_openings(driver, avatar, codes) for kind, codes in both.items()}
 
 
@@ -211,6 +224,7 @@ def cross_rows(one: Track, other: Track) -> list[dict]:
 
     rows = [row(f"cross_{region}_corr", mean("retargeted", region), "", bar)
             for region, bar in BARS.items()]  # fmt: skip
+    rows.append(row("cross_lids_corr.if_lower_lids_true", mean("if_lower_lids_true", "lids"), ""))
     rows.append(row("retarget_gain", gain(ways), "", "> 0"))
     note = "driver's codes + " + ", ".join(f"{name} {value}" for name, value in RESIDUAL.items())
     rows.append(row("retarget_gain.residual", gain(biased), "", note=note))

@@ -234,7 +234,7 @@ class Avatar(nn.Module):
     def _forget(self) -> None:
         self._basis: Tensor | None = None
         self._hidden: Tensor | None = None
-        self._recorded: RecordedDecode | None = None
+        self._recorded: RecordedDecode[Posed] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: what a GPU recorded belongs to this avatar's tensors alone."""

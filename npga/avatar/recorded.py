@@ -7,51 +7,41 @@ CUDA graph starts them all at once. What was recorded reads the avatar's tensors
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from npga.core.device import on_device
+from npga.core.device import recorded
 from npga.core.similarity import Similarity
 
-if TYPE_CHECKING:
-    from npga.avatar.avatar import Posed
-
-WARM = 2
-"""Runs before the recording, in which libraries take their memory."""
-Decode = Callable[[Tensor, Similarity, Similarity], "Posed"]
+Decoded = TypeVar("Decoded")
+"""A dataclass of tensors, or of such dataclasses."""
 
 
-class RecordedDecode:
+class RecordedDecode(Generic[Decoded]):
     """A decode under other codes and poses of the same shapes; ours."""
 
     def __init__(
-        self, decode: Decode, z_exp: Float[Tensor, " e"], head: Similarity, torso: Similarity
+        self,
+        decode: Callable[[Tensor, Similarity, Similarity], Decoded],
+        z_exp: Float[Tensor, " e"],
+        head: Similarity,
+        torso: Similarity,
     ) -> None:
         """Records `decode`, which must not wait for the GPU; tensors on one GPU, no gradients."""
-        self._code, self._head, self._torso = _copied(z_exp), _copied(head), _copied(torso)
-        self._graph = torch.cuda.CUDAGraph()
-        with on_device(z_exp.device):
-            aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
-                for _ in range(WARM):
-                    decode(self._code, self._head, self._torso)
-            here.wait_stream(aside)
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                self._posed = decode(self._code, self._head, self._torso)
+        mine = self._code, self._head, self._torso = _copied(z_exp), _copied(head), _copied(torso)
+        self._replay, self._decoded = recorded(lambda: decode(*mine), z_exp.device)
 
-    def __call__(self, z_exp: Float[Tensor, " e"], head: Similarity, torso: Similarity) -> "Posed":
+    def __call__(self, z_exp: Float[Tensor, " e"], head: Similarity, torso: Similarity) -> Decoded:
         """As the decode that was recorded; the result is the caller's own."""
         self._code.copy_(z_exp)
         for mine, given in ((self._head, head), (self._torso, torso)):
             mine.scale.copy_(given.scale)
             mine.rotation.copy_(given.rotation)
             mine.translation.copy_(given.translation)
-        self._graph.replay()
-        return _copied(self._posed)
+        self._replay()
+        return _copied(self._decoded)
 
 
 def _copied(value: Any) -> Any:  # noqa: ANN401 - a tensor, or a dataclass of such

@@ -1,13 +1,18 @@
 """The one place that knows about devices and seeds."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from npga.core.errors import DeviceError
+
+Result = TypeVar("Result")
+WARM_UP = 2
+"""Runs before a recording, in which libraries take their memory."""
 
 
 def cuda_available() -> bool:
@@ -47,6 +52,24 @@ def synchronize(device: torch.device) -> None:
 def on_device(device: torch.device) -> AbstractContextManager:
     """Kernels launched inside run on this GPU; on the CPU nothing changes."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def recorded(work: Callable[[], Result], device: torch.device) -> tuple[Callable[[], None], Result]:
+    """What work does on a CUDA GPU as one CUDA graph: its replay, and the result that it fills.
+
+    The work must not wait for the GPU, and reads and writes the same memory in every replay.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with on_device(device):
+        aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                work()
+        here.wait_stream(aside)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = work()
+    return graph.replay, result
 
 
 def flush_denormals() -> None:

@@ -29,9 +29,11 @@ from benchmarks.quality_job import Job
 from benchmarks.quality_rows import Results, draw_grid, gain_rows, gap_rows, print_variants
 from npga.avatar import AVATAR_FILE, load_avatar
 from npga.capture import open_capture
+from npga.core.config import compose_config
 from npga.core.device import flush_denormals, resolve_device, synchronize
 from npga.core.errors import CheckpointError
 from npga.core.lpips import load_lpips
+from npga.fit.config import FitConfig
 from npga.fit.renderer import Renderer
 from npga.raster import Backend, rasterize
 from nphm_tracking import load_track
@@ -42,8 +44,8 @@ FRAMES = 40
 """Frames over which a rate is measured, after `WARM` others."""
 WARM = 8
 POLL = 0.2
-STANDARD_STEPS, STANDARD_GAUSSIANS = 20000, 150000
-"""Of `npga fit preset=gpu`: the steps, and what it may grow to."""
+REQUIRED = ("capture=.", "track=.", "out=.")
+"""What settings ask for that are only looked at."""
 LPIPS = 0.1
 """Weight of LPIPS in the loss of variants with a CNN, where its network is there."""
 
@@ -71,7 +73,7 @@ def arguments() -> argparse.Namespace:
     add("--novel-stride", type=int, default=9, help="judge every n-th training frame")
     add("--budget", type=float, help="minutes after which what still runs is stopped")
     add("--quick", action="store_true", help="time npga fit preset=quick too (alone)")
-    add("--standard", type=int, help="GPU: steps alone with STANDARD_GAUSSIANS, scaled up")
+    add("--standard", type=int, help="GPU: steps alone with all Gaussians, scaled up")
     add("--lpips-weights")
     add("--set", nargs="*", default=[], help="more settings of npga fit for all variants")
     return parser.parse_args()
@@ -257,10 +259,11 @@ def cost_rows(
         at = "550x802, one camera, a new expression every frame"
         minutes, note = None, "not asked for: --standard"
         if args.standard:
-            minutes, own_peak = standard_minutes(args, settings)
+            preset = compose_config(FitConfig, "fit", ["preset=gpu", *REQUIRED])
+            minutes, own_peak = standard_minutes(args, settings, preset)
             peak.append(own_peak)
-            note = f"{args.standard} steps alone with {STANDARD_GAUSSIANS} Gaussians from the "
-            note += f"start, scaled to {STANDARD_STEPS}"
+            note = f"{args.standard} steps alone with {preset.max_gaussians} Gaussians from the "
+            note += f"start, scaled to {preset.steps}"
         rows += [
             row("gpu_standard_minutes", minutes, "min", "<= 30", note),
             row("gpu_peak_gb", max(peak, default=None), "GB", "<= 8", "tensors of one fit"),
@@ -278,10 +281,12 @@ def cost_rows(
     return rows
 
 
-def standard_minutes(args: argparse.Namespace, settings: list[str]) -> tuple[float, float]:
-    """Minutes and GB of the GPU preset with all Gaussians that it may have, from some steps."""
-    out = args.out / "standard"
-    size = [f"initial_gaussians={STANDARD_GAUSSIANS}", f"max_gaussians={STANDARD_GAUSSIANS}"]
+def standard_minutes(
+    args: argparse.Namespace, settings: list[str], preset: FitConfig
+) -> tuple[float, float]:
+    """Minutes and GB of a preset with all Gaussians that it may have, from some steps."""
+    out, most = args.out / "standard", preset.max_gaussians
+    size = [f"initial_gaussians={most}", f"max_gaussians={most}"]
     job = Job(
         variant="full",
         seed=0,
@@ -297,7 +302,7 @@ def standard_minutes(args: argparse.Namespace, settings: list[str]) -> tuple[flo
     if run_jobs([job], 1, float("inf")):
         raise SystemExit(f"{out}/log.txt says why the standard fit failed.")
     result = json.loads((out / "result.json").read_text())
-    scale = STANDARD_STEPS / args.standard
+    scale = preset.steps / args.standard
     return scale * result["seconds"]["fit"] / 60, result["peak_gpu_gb"]
 
 

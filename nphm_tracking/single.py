@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from nphm_tracking.config import StageConfig
 from nphm_tracking.energies import LOST_UNITS
 from nphm_tracking.frames import FrameData, FrameState, Person
+from nphm_tracking.solve import step_limits
 
 CONVERGED = 1e-3
-STEP_MAX = 0.15
-"""Of rotations (rad) and shifts (head units), as in `solve`."""
 Array = NDArray[np.floating]
 
 
@@ -93,9 +92,7 @@ class _Problem:
             scores = data.scores[0].numpy()
             self.known = np.float32(stage.score) * ~np.isnan(scores)
             self.scores = np.nan_to_num(scores, nan=0.0)
-        self.limit = np.append(
-            0.5 * np.minimum(self.upper - self.lower, 6.0), np.full(6, STEP_MAX)
-        ).astype(np.float32)
+        self.limit = step_limits(prior).numpy()
 
     def equations(self, pose: _Pose) -> _Equations:
         """Landmark and code terms."""

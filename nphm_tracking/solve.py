@@ -27,6 +27,7 @@ from nphm_tracking.energies import (
     robust_weight,
 )
 from nphm_tracking.frames import FrameData, FrameState, LandmarkMiss, Person, to_head
+from nphm_tracking.head import CodePrior
 
 CHUNK_POINTS = 16384
 """Points per network pass: bounds the memory, changes no result."""
@@ -103,8 +104,6 @@ def normal_equations(
     """Surface, landmark and code terms of every frame, without the coupling between frames."""
     per_frame = data.points.shape[1] + data.landmarks.shape[1]
     chunk = max(1, CHUNK_POINTS // max(per_frame, 1))
-    if len(data.points) <= chunk and more is None:
-        return _chunk_equations(person, data, state, stage)
     parts = []
     for rows in torch.arange(len(data.points)).split(chunk):
         part = _chunk_equations(person, data[rows], state[rows], stage)
@@ -251,8 +250,6 @@ def _smoothness(
     person: Person, data: FrameData, state: FrameState, stage: StageConfig
 ) -> Float[Tensor, "t"]:
     """Half of each coupling's energy to each of its two frames."""
-    if not len(data.linked):
-        return torch.zeros_like(data.code_weight)
     weight, steps = _coupling(person, state, stage)
     energy = 0.5 * data.linked * (weight * steps.square()).sum(1)
     total = torch.zeros_like(data.code_weight)
@@ -271,20 +268,24 @@ def _step(
 ) -> Float[Tensor, "t d"]:
     """The projected, damped Gauss-Newton step of the coupled frames."""
     prior = person.prior
+    weight, steps = _coupling(person, state, stage)
+    link = data.linked[:, None] * weight
     hessian, gradient = equations.hessian.clone(), equations.gradient.clone()
     diagonal = torch.diagonal(hessian, dim1=1, dim2=2)
     diagonal += damping[:, None] * diagonal + 1e-6
-    link = gradient[1:]  # of a single frame: none
-    if len(link):
-        weight, steps = _coupling(person, state, stage)
-        link = data.linked[:, None] * weight
-        diagonal[:-1] += link
-        diagonal[1:] += link
-        gradient[:-1] -= link * steps
-        gradient[1:] += link * steps
+    diagonal[:-1] += link
+    diagonal[1:] += link
+    gradient[:-1] -= link * steps
+    gradient[1:] += link * steps
     step = solve_tridiagonal(hessian, link, -gradient, free_unknowns(state, gradient, person))
-    limit = torch.cat([0.5 * (prior.upper - prior.lower).clamp(max=6.0), step.new_full((6,), 0.15)])
+    limit = step_limits(prior)
     return torch.minimum(torch.maximum(step, -limit), limit)
+
+
+def step_limits(prior: CodePrior) -> Float[Tensor, "d"]:
+    """The largest step of every unknown: half a code's range, 0.15 rad, 0.15 head units."""
+    codes = 0.5 * (prior.upper - prior.lower).clamp(max=6.0)
+    return torch.cat([codes, codes.new_full((6,), 0.15)])
 
 
 def free_unknowns(

@@ -20,7 +20,7 @@ def poses() -> list[Similarity]:
 
 
 def assert_same_frames(avatar: Avatar) -> None:
-    """Every frame as a decode that keeps nothing; the last first, so that order tells."""
+    """All frames at first, then each by a decode that keeps nothing: no result is overwritten."""
     device = avatar.means.device
     torso = similarity(torch.tensor([0.0, 0.1, 0.0]), torch.tensor([0.01, 0.0, 0.0])).to(device)
     frames = [

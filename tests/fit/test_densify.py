@@ -31,19 +31,22 @@ def trained(data):
 def rows_of(avatar, optimizer):
     """Every number that belongs to a Gaussian, by name."""
     rows = {name: getattr(avatar, name).detach().clone() for name in Avatar.ROWS}
+    rows |= {name: getattr(avatar, name).clone() for name in Avatar.CONSTANT_ROWS}
     for name in Avatar.ROWS:
         for moment in MOMENTS:
             rows[f"{name}.{moment}"] = optimizer.state[getattr(avatar, name)][moment].clone()
     return rows
 
 
-def test_permuting_moves_rows_moments_and_constants_together(data):
+def test_permuting_moves_rows_moments_and_constants_together(data, monkeypatch):
     avatar, optimizer = trained(data)
+    monkeypatch.setattr(Avatar, "CONSTANT_ROWS", ("fixed",))
+    avatar.register_buffer("fixed", torch.rand(len(avatar), 2))
     before = rows_of(avatar, optimizer)
     order = torch.randperm(len(avatar), generator=GENERATOR)
     rearrange(avatar, optimizer, order, torch.zeros(len(order), dtype=torch.bool))
     after = rows_of(avatar, optimizer)
-    assert before.keys() == after.keys() and len(after) == 3 * len(Avatar.ROWS)
+    assert before.keys() == after.keys() and len(after) == 3 * len(Avatar.ROWS) + 1
     for name, value in before.items():
         assert torch.equal(after[name], value[order]), name
 

@@ -13,11 +13,11 @@ import argparse
 import numpy as np
 import torch
 from _results import row, write_results
-from drive_cross import SAME, eye_distance
 from jaxtyping import Float
 from torch import Tensor
-from tracking_truth import ICT
+from tracking_truth import ICT, SAME, eye_distance
 
+from npga.reenact.openings import EYE_CORNERS
 from nphm_tracking import HeadModel, load_head_model
 
 REGIONS = ("mouth", "brows", "lids")
@@ -44,7 +44,7 @@ def modelled_motion(model: HeadModel) -> Float[Tensor, "l 3 e"]:
     """What the head model's actions do to its landmarks, eye distances of the mean head."""
     slopes, places = model.landmark_slopes, model.landmarks(model.geo_mean)
     assert slopes is not None
-    return slopes / eye_distance(places, SAME["lids"])
+    return slopes / eye_distance(places, EYE_CORNERS)
 
 
 def range_rows(model: HeadModel) -> list[dict]:

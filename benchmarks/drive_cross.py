@@ -20,34 +20,17 @@ import torch
 from _results import print_table, row
 from jaxtyping import Float
 from torch import Tensor
-from tracking_truth import TRUTH, true_vertices
+from tracking_truth import LOWER_LIDS, SAME, TRUTH, eye_distance, true_vertices
 
 from npga.avatar.forward import SHIPPED_PRIOR
 from npga.distill.landmarks import forward_landmarks
-from npga.reenact.openings import Gaps
+from npga.reenact.openings import EYE_CORNERS, Gaps
 from npga.reenact.retarget import Face, Retargeting
 from nphm_tracking import HeadModel, Track, load_head_model, load_track
 
-SAME = {
-    "mouth": {
-        48: 61, 49: 39, 50: 37, 51: 0, 52: 267, 53: 269, 54: 291, 55: 321, 56: 314, 57: 17,
-        58: 84, 59: 91, 60: 78, 61: 81, 62: 13, 63: 311, 64: 308, 65: 402, 66: 14, 67: 178,
-    },
-    "brows": {
-        17: 70, 18: 63, 19: 105, 20: 66, 21: 107, 22: 336, 23: 296, 24: 334, 25: 293, 26: 300,
-    },
-    "lids": {
-        36: 33, 37: 160, 38: 158, 39: 133, 40: 153, 41: 144,
-        42: 362, 43: 385, 44: 387, 45: 263, 46: 373, 47: 380,
-    },
-}  # fmt: skip
-"""iBUG's 68 landmarks and the same places among MediaPipe's 478."""
-LOWER_LIDS = (40, 41, 46, 47)
-SAME["upper_lids"] = {n: SAME["lids"][n] for n in (37, 38, 43, 44)}
 BARS = {"mouth": ">= 0.85", "brows": ">= 0.75", "lids": ">= 0.85", "upper_lids": ""}
 RESIDUAL = {"jawOpen": 0.15, "eyeBlinkLeft": 0.1, "eyeBlinkRight": 0.1, "browInnerUp": 0.15}
 """What a tracker might see in a driver's rest face; added to all their codes for one row."""
-EYE_CORNERS = ((36, 39), (42, 45))
 TRUE_PAIRS = (((37, 41), (38, 40)), ((43, 47), (44, 46)), ((61, 67), (62, 66), (63, 65)))
 """Upper and lower landmarks of both lids and of the lips."""
 LIDS_SHUT = 0.15
@@ -57,15 +40,6 @@ LIPS_SHUT = 0.01
 KINDS = ("retargeted", "copies", "retargeted.by_F", "copies.by_F")
 """The last two carry the landmarks by F."""
 Codes = Float[Tensor, "t e"]
-
-
-def eye_distance(places: Float[Tensor, "l 3"], index: dict[int, int] | None = None) -> Tensor:
-    """Between the middles of the eyes' corners; ``index`` finds iBUG's landmarks in ``places``."""
-    corners = torch.tensor(EYE_CORNERS)
-    if index is not None:
-        corners.apply_(lambda mark: index[mark])
-    right, left = places[corners].mean(1)
-    return (right - left).norm()
 
 
 @dataclass(frozen=True)
@@ -125,9 +99,8 @@ class DrivenHead:
         assert slopes is not None
         self.slopes = slopes[ids]
         self.forward = forward_landmarks(model, str(SHIPPED_PRIOR))
-        self.unit = eye_distance(
-            self.canonical, {n: self.index[m] for n, m in SAME["lids"].items()}
-        )
+        corners = [[self.index[mark] for mark in pair] for pair in EYE_CORNERS]
+        self.unit = eye_distance(self.canonical, corners)
 
     def marks(self, codes: Codes, by_forward: bool) -> Float[Tensor, "t l 3"]:
         """Posed landmarks, in the order of `index`."""

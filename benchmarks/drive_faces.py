@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from _results import row
-from jaxtyping import Float
-from torch import Tensor
-from tracking_truth import CAPTURE
+from tracking_truth import CAPTURE, eye_distance
 
 from npga.core.cameras import Cameras
 from npga.core.images import ImageArray
@@ -29,13 +27,13 @@ from npga.drive.source import read_frames
 from npga.drive.stage import Stage
 from npga.drive.track import TrackedVideo, track_video
 from npga.drive.video import performed
+from npga.reenact.openings import EYE_CORNERS
 from npga.render.camera_path import camera_path
 from nphm_tracking import Track, load_track
 from nphm_tracking.detectors import MediaPipeDetector, open_detector
 from nphm_tracking.landmarks import DETAIL_IDS
 
 FRONT = "222200037"
-CORNERS = ((33, 133), (362, 263))
 RIGID = (33, 133, 362, 263, 1, 2, 6, 168)
 """Eye corners and the nose, MediaPipe's numbers."""
 DLIB_FIVE = (263, 362, 33, 133, 2)
@@ -71,13 +69,14 @@ def motion_rows(
     posed = places + torch.einsum("lce,te->tlc", slopes, codes)
     poses = [one.world_from_head for one in driven]
     world = torch.stack([pose.apply(points) for pose, points in zip(poses, posed, strict=True)])
-    unit = eye_distance(places) * float(poses[0].scale)
+    unit = float(eye_distance(places, EYE_CORNERS)) * float(poses[0].scale)
     seen = world[..., :2]  # as a camera before the face sees it, like the driver's
     mine = (seen[1:] - seen[:-1]).norm(dim=-1).mean(1).numpy() / unit
     pixels = [None if face is None else face.points for face in tracked.seen.faces]
     theirs = np.array([
         np.inf if a is None or b is None
-        else np.linalg.norm(b - a, axis=1).mean() / eye_distance(torch.from_numpy(a))
+        else np.linalg.norm(b - a, axis=1).mean()
+        / float(eye_distance(torch.from_numpy(a), EYE_CORNERS))
         for a, b in pairwise(pixels)
     ])  # fmt: skip
     padded = np.pad(theirs, (LAG, 1), mode="edge")
@@ -87,12 +86,6 @@ def motion_rows(
     return Motion(
         float(np.maximum(mine - near, 0).max() / median), float(mine.max() / median), float(bend)
     )
-
-
-def eye_distance(points: Float[Tensor, "l c"]) -> float:
-    """Between the middles of both eyes."""
-    right, left = (points[list(pair)].mean(0) for pair in CORNERS)
-    return float((right - left).norm())
 
 
 def face_rows(args: argparse.Namespace, settings: Settings) -> list[dict]:
@@ -188,7 +181,7 @@ def akd(detector: MediaPipeDetector, drawn: ImageArray, true: ImageArray) -> flo
     turn = (from_a.conj() * to_b).sum() / (abs(from_a) ** 2).sum()
     used = sorted(DETAIL_IDS)
     apart = abs(turn * (a[used] - middle_a) + middle_b - b[used]).mean()
-    return float(100 * apart / eye_distance(torch.from_numpy(other)))
+    return float(100 * apart / eye_distance(torch.from_numpy(other), EYE_CORNERS))
 
 
 class DlibIdentity:

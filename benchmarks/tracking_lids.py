@@ -11,7 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks._results import row
-from benchmarks.tracking_truth import CAPTURE, TRUTH, true_frame, true_vertices
+from benchmarks.tracking_truth import (
+    CAPTURE,
+    LOWER_LIDS,
+    SAME,
+    TRUTH,
+    true_frame,
+    true_vertices,
+)
 from npga.capture import open_capture
 from nphm_tracking.config import TrackConfig
 from nphm_tracking.detectors import open_detector
@@ -20,10 +27,9 @@ from nphm_tracking.landmarks import detect_landmarks, frontal_cameras, triangula
 PERSON, SEQUENCES = "031", ("FREE", "EXP-2-eyes")
 CAMERAS, WIDTH, HEIGHT = 8, 550, 802
 LIDS = {
-    "upper": {37: 160, 38: 158, 43: 385, 44: 387},
-    "lower": {40: 153, 41: 144, 46: 373, 47: 380},
+    "upper": SAME["upper_lids"],
+    "lower": {number: SAME["lids"][number] for number in LOWER_LIDS},
 }
-"""iBUG's landmarks and the same places among MediaPipe's 478."""
 
 
 def lid_rows(landmarker: str | None = None) -> list[dict]:

@@ -7,6 +7,7 @@ own axes are a convention. Metres in world space; results in millimetres and deg
 """
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -29,6 +30,23 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 ICT = SHARED / "data" / "ict_facekit.npz"
 TRUTH = SHARED / "captures" / "ground_truth"
 CAPTURE = SHARED / "captures" / "nersemble_like"
+SAME = {
+    "mouth": {
+        48: 61, 49: 39, 50: 37, 51: 0, 52: 267, 53: 269, 54: 291, 55: 321, 56: 314, 57: 17,
+        58: 84, 59: 91, 60: 78, 61: 81, 62: 13, 63: 311, 64: 308, 65: 402, 66: 14, 67: 178,
+    },
+    "brows": {
+        17: 70, 18: 63, 19: 105, 20: 66, 21: 107, 22: 336, 23: 296, 24: 334, 25: 293, 26: 300,
+    },
+    "lids": {
+        36: 33, 37: 160, 38: 158, 39: 133, 40: 153, 41: 144,
+        42: 362, 43: 385, 44: 387, 45: 263, 46: 373, 47: 380,
+    },
+}  # fmt: skip
+"""iBUG's 68 landmarks and the same places among MediaPipe's 478."""
+LOWER_LIDS = (40, 41, 46, 47)
+SAME["upper_lids"] = {n: SAME["lids"][n] for n in (37, 38, 43, 44)}
+TRUE_EYE_CORNERS = ((36, 39), (42, 45))
 POINTS_PER_FRAME = 1200
 SEEN_WIDTH = 412
 """Pictures in which it is decided what is seen."""
@@ -136,6 +154,14 @@ class Scaling:
     def of(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Where resized points are."""
         return self.centre + self.factor * (points - self.centre)
+
+
+def eye_distance(
+    places: Float[Tensor, "l c"], corners: Sequence[Sequence[int]] = TRUE_EYE_CORNERS
+) -> Tensor:
+    """Between the middles of both eyes' corners (of iBUG's landmarks, if none are given)."""
+    right, left = places[torch.tensor(corners)].mean(1)
+    return (right - left).norm()
 
 
 AS_IT_IS = Scaling(torch.zeros(3), 1.0)

@@ -39,6 +39,8 @@ class StageKind(str, Enum):
     """Codes and poses of every frame; identity fixed; sequences are independent."""
     joint = "joint"
     """Identity once more on more frames, then every frame at its final weights."""
+    pictures = "pictures"
+    """Every frame once more, with the brightness of the face in several cameras' pictures."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class StageConfig:
     kind: StageKind = knob(StageKind.sequential, "keyframe, sequential or joint")
     frames: int = knob(0, "frames that decide the identity (keyframe, joint)")
     points: int = knob(700, "surface points per frame and step")
-    rounds: int = knob(1, "alternations of identity steps and frame iterations (keyframe, joint)")
+    rounds: int = knob(1, "alternations of identity (pictures: looks) and frame iterations")
     iterations: int = knob(8, "Gauss-Newton iterations on codes and poses per round")
     identity_steps: int = knob(0, "Gauss-Newton steps on identity, scale, codes, poses per round")
     surface: float = knob(1.0, "weight of the surface distance, per mm^2")
@@ -63,11 +65,13 @@ class StageConfig:
     smooth_pose: float = knob(0.0, "weight of pose steps between neighbouring frames, per mm^2")
     geometry: float = knob(0.2, "weight of |(z_geo - mean) / std|^2, mean over its dimensions")
     geometry_monocular: float = knob(40.0, "the same for one camera, whose landmarks say little")
+    brightness: float = knob(0.0, "weight of the squared difference in brightness (pictures)")
+    brightness_scale: float = knob(0.06, "robust scale of that difference, white being 1")
     size: float = knob(1.5, "weight of the squared logarithm of the head's size against 0.25 m")
 
 
 def default_stages() -> list[StageConfig]:
-    """Keyframe, sequential, joint: what configs/track.yaml holds too."""
+    """Keyframe, sequential, joint, pictures: what configs/track.yaml holds too."""
     return [
         StageConfig(
             kind=StageKind.keyframe,
@@ -88,6 +92,15 @@ def default_stages() -> list[StageConfig]:
             smooth_code=0.01,
             smooth_pose=0.01,
         ),
+        StageConfig(
+            kind=StageKind.pictures,
+            points=1000,
+            rounds=2,
+            iterations=5,
+            smooth_code=0.01,
+            smooth_pose=0.01,
+            brightness=15000.0,
+        ),
     ]
 
 
@@ -103,8 +116,15 @@ class TrackConfig:
     frames_max: int | None = knob(None, "at most so many frames of each sequence")
     cameras: list[str] = knob([], "serials to use; empty = all, one = monocular (landmarks only)")
     cameras_for_landmarks: int = knob(8, "the so many most frontal cameras see the landmarks")
+    cameras_for_pictures: int = knob(8, "the so many most frontal cameras are compared; 0 = none")
+    held_out_cameras: list[str] = knob(
+        ["222200037", "222200046", "222200039"], "serials whose pictures are not compared"
+    )
+    pictures_width: int = knob(275, "width of the pictures to compare")
     head_model: str | None = knob(None, "head model file; null = the open prior that ships")
-    prior: str | None = knob(None, "forward prior F of that head model, to carry its landmarks")
+    prior: str | None = knob(
+        None, "forward prior F of that head model, to carry its landmarks and its surface"
+    )
     landmarks: LandmarkSource = knob(LandmarkSource.auto, "auto, capture, mediapipe or none")
     landmarker: str | None = knob(None, "MediaPipe .task file; null = what is installed")
     clouds: CloudSource = knob(CloudSource.auto, "auto, capture or colmap")
@@ -120,7 +140,13 @@ class TrackConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, in words."""
-        for name, least in (("every", 1), ("cameras_for_landmarks", 2), ("points_min", 10)):
+        for name, least in (
+            ("every", 1),
+            ("cameras_for_landmarks", 2),
+            ("cameras_for_pictures", 0),
+            ("pictures_width", 16),
+            ("points_min", 10),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(
                     f"npga track: {name}={getattr(self, name)} is below {least}.",

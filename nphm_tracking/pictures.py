@@ -1,4 +1,4 @@
-"""What pictures of one camera say beyond landmarks: brightness that moves with skin, and mattes.
+"""What pictures say beyond landmarks and clouds: brightness that moves with skin, and mattes.
 
 A face keeps its looks from frame to frame, so that the brightness under a surface point is the same
 in all frames of a window up to a gain and an offset per frame (photometric term, direct alignment
@@ -7,10 +7,13 @@ the square of its distance; hair may reach beyond the head, so that inside costs
 fields over the picture sampled where surface points project, with the fields' gradients for
 Gauss-Newton. Landmarks hold what brightness leaves open.
 
-t frames, n surface points, h w pixels, d = e + 6 unknowns of a frame as in ``solve``. Ours.
+c cameras, t frames, n surface points, h w pixels, d = e + 6 unknowns of a frame as in ``solve``.
+Ours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +31,8 @@ BLUR_PX = 1.5
 """Standard deviation of the filter over brightness: reach and smoothness of its gradient."""
 FACING = (0.25, 0.5)
 """Cosine to the camera from which a point counts, and at which it counts in full."""
+EDGE_PX = 1.5
+"""A point nearer to the edge has no slope on both sides and is not seen."""
 SURFACE_POINTS = 1500
 MESH_RESOLUTION = 72
 BELOW_CHIN = 0.05
@@ -37,6 +42,10 @@ SKIN_REACH = 0.07
 SKIN_FACING = 0.1
 REST_EVERY = 3
 """One in so many of the other points is kept, for the matte."""
+FACE_RESOLUTION, FACE_SAMPLES = 110, 40_000
+FACE_POINTS, DETAIL_POINTS = 600, 1500
+DETAIL_REACH = 0.025
+"""Of `face_surface`: so many points near landmarks (6 mm) beside those of the whole face."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +62,10 @@ class PictureWeights:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Of `t` frames."""
+    """Of `t` frames, by one camera."""
 
     brightness: Float[Tensor, "t h w"]
-    """0..1, blurred."""
+    """0..1, blurred; of any float type."""
     outside: Float[Tensor, "t h w"] | None
     """Pixels to the matte, 0 inside; None without mattes."""
     camera: Cameras
@@ -95,119 +104,188 @@ def head_surface(model: TrackableHead, person: Person, count: int = SURFACE_POIN
     return Surface(points[chosen], normals[chosen], skin[chosen].to(points))
 
 
+def face_surface(model: TrackableHead, person: Person) -> Surface:
+    """Points on a person's canonical face, many of them at lids, lips and brows; all are skin."""
+    codes = Codes(person.z_geo, torch.zeros(model.app_size), person.prior.mean)
+    mesh = model.mesh(codes, FACE_RESOLUTION, canonical=True)
+    drawn = mesh.sample(FACE_SAMPLES, seed=0)
+    away = torch.cdist(drawn.points, person.landmarks).amin(1)
+    forward = drawn.normals[:, 2] > SKIN_FACING
+    parts = ((SKIN_REACH, FACE_POINTS), (DETAIL_REACH, DETAIL_POINTS))
+    rows = [torch.nonzero(forward & (away < reach)).flatten()[:count] for reach, count in parts]
+    chosen = torch.cat(rows).unique()
+    skin = torch.ones(len(chosen)).to(drawn.points)
+    return Surface(drawn.points[chosen], drawn.normals[chosen], skin)
+
+
 class PictureTerms:
-    """A `solve.MoreTerms` of pictures."""
+    """A `solve.MoreTerms` of pictures that one camera or several took of the same frames."""
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: Sequence[Pictures],
         surface: Surface,
         motion: LandmarkMotion,
         weights: PictureWeights | None = None,
     ) -> None:
-        self.pictures, self.surface, self.motion = pictures, surface, motion
+        self.pictures, self.surface, self.motion = tuple(pictures), surface, motion
         self.weights = weights or PictureWeights()
-        self.looks: Float[Tensor, " n"] | None = None
+        self.looks: Float[Tensor, "c n"] | None = None
 
     def learn_looks(self, person: Person, state: FrameState) -> None:
-        """The brightness of every point: its median over the frames, gains removed."""
-        seen = self._seen(person, torch.arange(len(state.z_exp)), state)
-        value = sampled(self.pictures.brightness, seen.pixels)[0]
+        """The brightness of every point in every camera: its median over these frames."""
+        self.looks = median_looks([self.evened(person, state)])
+
+    def evened(self, person: Person, state: FrameState) -> Float[Tensor, "c t n"]:
+        """The brightness of every point, each picture's gain and offset removed; NaN = unseen."""
+        place = self.motion(self.surface.points, person.z_geo, state.z_exp).marks
+        return torch.stack([self._evened(one, person, state, place) for one in self.pictures])
+
+    def _evened(self, one: Pictures, person: Person, state: FrameState, place: Tensor) -> Tensor:
+        seen = _see(one.camera, self.surface, person, state, place)
+        value = sampled(one.brightness.to(place), seen.pixels)[0]
         weight = seen.facing * self.surface.skin
-        middle = (weight * value).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1e-6)
-        spread = (weight * (value - middle).square()).sum(1, keepdim=True)
-        spread = (spread / weight.sum(1, keepdim=True).clamp_min(1e-6)).sqrt().clamp_min(1e-3)
-        even = torch.where(weight > 0.5, (value - middle) / spread, torch.nan)
-        self.looks = even.nanmedian(0).values
+        total = weight.sum(1, keepdim=True).clamp_min(1e-6)
+        middle = (weight * value).sum(1, keepdim=True) / total
+        spread = (weight * (value - middle).square()).sum(1, keepdim=True) / total
+        return torch.where(
+            weight > 0.5, (value - middle) / spread.sqrt().clamp_min(1e-3), torch.nan
+        )
 
     def __call__(
         self, person: Person, rows: Int[Tensor, " r"], state: FrameState
     ) -> tuple[Float[Tensor, "r d d"], Float[Tensor, "r d"], Float[Tensor, " r"]]:
-        """Hessian, gradient and energy of the frames `rows`; see the module."""
-        seen = self._seen(person, rows, state)
-        hessian, gradient, energy = self._brightness(seen, rows)
-        if self.pictures.outside is not None:
-            more = self._matte(seen, rows)
-            hessian, gradient, energy = hessian + more[0], gradient + more[1], energy + more[2]
-        return hessian, gradient, energy
+        """Hessian, gradient and energy of the frames `rows`; see the module.
 
-    def _seen(self, person: Person, rows: Tensor, state: FrameState) -> "_Seen":
+        Every residual moves with the place of one point alone, so that cameras are summed up there
+        (3 x 3 numbers per point), and the unknowns come in once, however many cameras there are.
+        """
         posed = self.motion(self.surface.points, person.z_geo, state.z_exp)
-        turned = torch.cat([posed.slope, cross_matrix(posed.marks)], -1)
-        eye = -torch.eye(3).to(turned).expand(*turned.shape[:2], 3, 3)
-        local = torch.cat([turned, eye], -1)
-        camera = self.pictures.camera
-        cam = camera.cam_from_world[0].to(local)
-        turn = cam[:3, :3] @ state.rotation
-        place = (
-            person.scale * posed.marks @ turn.mT
-            + (state.translation @ cam[:3, :3].T + cam[:3, 3])[:, None]
+        pulls = (
+            self._pull(number, person, rows, state, posed.marks)
+            for number in range(len(self.pictures))
         )
-        moved = person.scale * (turn[:, None] @ local)
-        focal = torch.stack([camera.K[0, 0, 0], camera.K[0, 1, 1]]).to(local)
-        depth = place[..., 2:].clamp_min(1e-3)
-        flat = place[..., :2] / depth
-        pixels = flat * focal + camera.K[0, :2, 2].to(local)
-        slope = (moved[..., :2, :] - flat[..., None] * moved[..., 2:, :]) / depth[..., None]
-        normal = self.surface.normals @ turn.mT
-        cosine = -(normal * torch.nn.functional.normalize(place, dim=-1)).sum(-1)
-        low, high = FACING
-        facing = ((cosine - low) / (high - low)).clamp(0, 1)
-        inside = (pixels > 1).all(-1) & (
-            pixels < pixels.new_tensor([camera.width - 1.0, camera.height - 1.0])
-        ).all(-1)
-        return _Seen(
-            pixels, slope * focal[:, None], depth[..., 0], moved[..., 2, :], facing * inside
-        )
+        pull = reduce(_Pull.__add__, pulls)
+        eye = -torch.eye(3).to(posed.marks).expand(*posed.marks.shape[:2], 3, 3)
+        moved = torch.cat([posed.slope, cross_matrix(posed.marks), eye], -1)
+        hessian = moved.flatten(1, 2).mT @ (pull.square @ moved).flatten(1, 2)
+        gradient = (moved.flatten(1, 2).mT @ pull.along.flatten(1, 2)[..., None])[..., 0]
+        return hessian, gradient, pull.energy
 
-    def _brightness(self, seen: "_Seen", rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _pull(
+        self, number: int, person: Person, rows: Tensor, state: FrameState, place: Tensor
+    ) -> "_Pull":
+        """What one camera's pictures make of the points' places."""
+        pictures = self.pictures[number]
+        seen = _see(pictures.camera, self.surface, person, state, place)
+        found = self._brightness(number, seen, rows)
+        if pictures.outside is None:
+            return found
+        return found + self._matte(pictures.outside[rows], pictures.camera, seen)
+
+    def _brightness(self, number: int, seen: "_Seen", rows: Tensor) -> "_Pull":
         assert self.looks is not None, "learn_looks comes first"
-        value, slope = sampled(self.pictures.brightness[rows], seen.pixels)
-        known = ~self.looks.isnan()
+        shown = self.pictures[number].brightness[rows].to(seen.pixels)
+        value, slope = sampled(shown, seen.pixels)
+        known = ~self.looks[number].isnan()
         weight = seen.facing * self.surface.skin * known
-        looks = self.looks.nan_to_num(0.0).expand_as(value)
+        looks = self.looks[number].nan_to_num(0.0).expand_as(value)
         gain, offset = fitted_line(looks, value, weight)
-        residual = value - (gain * looks + offset)
-        share = self.weights.brightness / weight.sum(1, keepdim=True).clamp_min(1)
-        scale = self.weights.brightness_scale
-        return _summed(
-            residual,
-            (slope[..., None, :] @ seen.slope)[..., 0, :],
+        share = self.weights.brightness / len(self.pictures)
+        share = share / weight.sum(1, keepdim=True).clamp_min(1)
+        return _Pull.of(
+            value - (gain * looks + offset),
+            (slope[..., None, :] @ seen.toward)[..., 0, :],
             share * weight,
-            scale,
+            self.weights.brightness_scale,
         )
 
-    def _matte(self, seen: "_Seen", rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        assert self.pictures.outside is not None
-        value, slope = sampled(self.pictures.outside[rows], seen.pixels)
-        to_mm = 1000 / self.pictures.camera.K[0, 0, 0].to(value)
-        weight = torch.full_like(value, self.weights.matte / value.shape[1])
-        beside = (slope[..., None, :] @ seen.slope)[..., 0, :] * seen.depth[..., None]
-        jacobian = to_mm * (beside + value[..., None] * seen.deeper)
-        return _summed(to_mm * value * seen.depth, jacobian, weight, self.weights.matte_scale_mm)
+    def _matte(self, outside: Tensor, camera: Cameras, seen: "_Seen") -> "_Pull":
+        value, slope = sampled(outside, seen.pixels)
+        to_mm = 1000 / camera.K[0, 0, 0].to(value)
+        share = self.weights.matte / len(self.pictures)
+        weight = torch.full_like(value, share / value.shape[1])
+        beside = (slope[..., None, :] @ seen.toward)[..., 0, :] * seen.depth[..., None]
+        toward = to_mm * (beside + value[..., None] * seen.deeper[:, None])
+        return _Pull.of(to_mm * value * seen.depth, toward, weight, self.weights.matte_scale_mm)
+
+
+def median_looks(evened: Sequence[Float[Tensor, "c _ n"]]) -> Float[Tensor, "c n"]:
+    """The looks that frames of several takes share; NaN where no frame sees a point."""
+    return torch.cat(list(evened), 1).nanmedian(1).values
 
 
 @dataclass(frozen=True)
 class _Seen:
+    """Surface points in one camera's pictures."""
+
     pixels: Float[Tensor, "t n 2"]
-    slope: Float[Tensor, "t n 2 d"]
-    """d pixels / d unknowns."""
+    toward: Float[Tensor, "t n 2 3"]
+    """d pixels / d place in head space."""
     depth: Float[Tensor, "t n"]
-    deeper: Float[Tensor, "t n d"]
-    """d depth / d unknowns."""
+    deeper: Float[Tensor, "t 3"]
+    """d depth / d place."""
     facing: Float[Tensor, "t n"]
 
 
-def _summed(
-    residual: Float[Tensor, "t n"],
-    jacobian: Float[Tensor, "t n d"],
-    weight: Float[Tensor, "t n"],
-    scale: float,
-) -> tuple[Float[Tensor, "t d d"], Float[Tensor, "t d"], Float[Tensor, " t"]]:
-    """Gauss-Newton of sum_n weight rho(residual)."""
-    weighted = (jacobian * (weight * robust_weight(residual, scale))[..., None]).mT
-    energy = (weight * robust_loss(residual, scale)).sum(1)
-    return weighted @ jacobian, (weighted @ residual[..., None])[..., 0], energy
+def _see(
+    camera: Cameras,
+    surface: Surface,
+    person: Person,
+    state: FrameState,
+    place: Float[Tensor, "t n 3"],
+) -> _Seen:
+    cam = camera.cam_from_world[0].to(place)
+    turn = cam[:3, :3] @ state.rotation
+    shift = state.translation @ cam[:3, :3].T + cam[:3, 3]
+    local = person.scale * place @ turn.mT + shift[:, None]
+    moved = person.scale * turn
+    focal = torch.stack([camera.K[0, 0, 0], camera.K[0, 1, 1]]).to(place)
+    depth = local[..., 2:].clamp_min(1e-3)
+    flat = local[..., :2] / depth
+    pixels = flat * focal + camera.K[0, :2, 2].to(place)
+    toward = moved[:, None, :2] - flat[..., None] * moved[:, None, 2:]
+    normal = surface.normals @ turn.mT
+    cosine = -(normal * torch.nn.functional.normalize(local, dim=-1)).sum(-1)
+    low, high = FACING
+    facing = ((cosine - low) / (high - low)).clamp(0, 1)
+    size = pixels.new_tensor([camera.width, camera.height])
+    inside = ((pixels > EDGE_PX) & (pixels < size - EDGE_PX)).all(-1)
+    return _Seen(
+        pixels,
+        toward * (focal[:, None] / depth[..., None]),
+        depth[..., 0],
+        moved[:, 2],
+        facing * inside,
+    )
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """Gauss-Newton of sum_n weight rho(residual) by place; g = d residual / d place."""
+
+    square: Float[Tensor, "t n 3 3"]
+    """Of g g^T."""
+    along: Float[Tensor, "t n 3"]
+    """Of g residual."""
+    energy: Float[Tensor, " t"]
+
+    @staticmethod
+    def of(
+        residual: Float[Tensor, "t n"],
+        toward: Float[Tensor, "t n 3"],
+        weight: Float[Tensor, "t n"],
+        scale: float,
+    ) -> "_Pull":
+        weighted = (weight * robust_weight(residual, scale))[..., None] * toward
+        energy = (weight * robust_loss(residual, scale)).sum(1)
+        square = weighted[..., :, None] * toward[..., None, :]
+        return _Pull(square, weighted * residual[..., None], energy)
+
+    def __add__(self, other: "_Pull") -> "_Pull":
+        return _Pull(
+            self.square + other.square, self.along + other.along, self.energy + other.energy
+        )
 
 
 def fitted_line(
@@ -227,12 +305,12 @@ def sampled(
     field: Float[Tensor, "t h w"], pixels: Float[Tensor, "t n 2"]
 ) -> tuple[Float[Tensor, "t n"], Float[Tensor, "t n 2"]]:
     """A field and its gradient per pixel where points are (bilinear, of central differences)."""
-    height, width = field.shape[1:]
-    down, across = torch.gradient(field, dim=(1, 2))
-    grid = 2 * pixels / pixels.new_tensor([width, height]) - 1
-    layers = torch.stack([field, across, down], 1)
-    found = grid_sample(layers, grid[:, :, None], padding_mode="border", align_corners=False)
-    return found[:, 0, :, 0], found[:, 1:, :, 0].mT
+    steps = pixels.new_tensor([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+    size = pixels.new_tensor([field.shape[2], field.shape[1]])
+    grid = 2 * (pixels[:, None] + steps[:, None]) / size - 1
+    found = grid_sample(field[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    slope = torch.stack([found[:, 1] - found[:, 2], found[:, 3] - found[:, 4]], -1) / 2
+    return found[:, 0], slope
 
 
 def blurred(image: Float[Tensor, "t h w"], sigma: float) -> Float[Tensor, "t h w"]:

@@ -15,7 +15,7 @@ from npga.core.errors import ConfigError
 from npga.core.output import output_dir
 from npga.core.progress import bar, say
 from npga.core.store import write_json
-from nphm_tracking.config import LandmarkSource, TrackConfig
+from nphm_tracking.config import LandmarkSource, StageKind, TrackConfig
 from nphm_tracking.frames import LandmarkMotion
 from nphm_tracking.head import TrackableHead, canonical_landmarks, geometry_prior
 from nphm_tracking.landmarks import Landmarks3D, used_landmarks
@@ -33,9 +33,11 @@ from nphm_tracking.observe import (
     see_landmarks,
     triangulated,
 )
+from nphm_tracking.photometric import CapturePictures
 from nphm_tracking.report import write_alignment, write_report
 from nphm_tracking.result import TRACK_FILE, Track, load_track, save_track
 from nphm_tracking.track import (
+    Solution,
     finish_sequence,
     require_frames,
     require_points,
@@ -45,30 +47,31 @@ from nphm_tracking.track import (
 
 MEAN_MESH_RESOLUTION = 48
 
-MotionOf = Callable[[HeadModel, str], LandmarkMotion]
+MotionOf = Callable[[HeadModel, str | None], LandmarkMotion]
 
 
 def run(config: TrackConfig, motion_of: MotionOf | None = None) -> None:
     """Track a capture as configured; see `track_capture`. Raises NpgaError in two lines.
 
-    ``motion_of`` makes of the head model and ``config.prior`` what carries its landmarks.
+    ``motion_of`` makes of the head model and ``config.prior`` (None: the open prior's F) what
+    carries its surface, and its landmarks where a prior was asked for.
     """
     model = load_head_model(config.head_model)
-    motion = None
-    if config.prior is not None:
-        if motion_of is None:
-            raise ConfigError(
-                f"prior={config.prior} was given, but nothing here can read a forward prior.",
-                "Use the command `npga track`, or pass motion_of.",
-            )
-        motion = motion_of(model, config.prior)
+    if config.prior is not None and motion_of is None:
+        raise ConfigError(
+            f"prior={config.prior} was given, but nothing here can read a forward prior.",
+            "Use the command `npga track`, or pass motion_of.",
+        )
+    forward = None
+    if motion_of is not None and (config.prior is not None or config.head_model is None):
+        forward = motion_of(model, config.prior)
     capture = open_capture(config.capture, config.participant)
     names = chosen_sequences(capture, config)
     fingerprint = as_plain(config) | {"overwrite": None, "head_model": model.checksum()}
     with output_dir(
         config.out, overwrite=config.overwrite, fingerprint=fingerprint, resumable=True
     ) as folder:
-        track = track_capture(capture, names, model, config, folder, motion)
+        track = track_capture(capture, names, model, config, folder, forward)
     good = sum(int(s.ok.sum()) for s in track.sequences.values())
     count = sum(len(s) for s in track.sequences.values())
     say(f"track: {good} of {count} frames of {track.participant} -> {config.out}/{TRACK_FILE}")
@@ -91,11 +94,12 @@ def track_capture(
     model: TrackableHead,
     config: TrackConfig,
     folder: Path,
-    motion: LandmarkMotion | None = None,
+    forward: LandmarkMotion | None = None,
 ) -> Track:
     """Observe, solve the stages, write track, summary and report into `folder`; returns the track.
 
-    What is done already in `folder` (an interrupted run's) is taken up.
+    What is done already in `folder` (an interrupted run's) is taken up. Without `forward`, which
+    carries the surface, no pictures are compared.
     """
     began = time.monotonic()
     torch.manual_seed(config.seed)
@@ -103,7 +107,9 @@ def track_capture(
     alignment = write_alignment(observed, capture, model, config, folder) if config.report else None
     require_points(observed, config.points_min, alignment)
     seen = time.monotonic()
-    solution = solve_stages(observed, start_solution(model, observed, motion), config, folder)
+    start = start_solution(model, observed, None if config.prior is None else forward)
+    pictures = comparable_pictures(capture, config, start, forward)
+    solution = solve_stages(observed, start, config, folder, pictures)
     sequences = {one.name: finish_sequence(one, solution, config) for one in observed}
     landmarks = solution.person.landmarks
     require_frames(sequences, config.residual_max_mm, alignment)
@@ -123,6 +129,20 @@ def track_capture(
         write_report(track, observed, capture, model, config, folder)
     _clear_working_files(folder)
     return load_track(folder)
+
+
+def comparable_pictures(
+    capture: Capture, config: TrackConfig, start: Solution, forward: LandmarkMotion | None
+) -> CapturePictures | None:
+    """The pictures of the stage of that name; None, with a note, where they cannot be compared."""
+    wanted = any(stage.kind is StageKind.pictures for stage in config.stages)
+    if not wanted or config.cameras_for_pictures == 0 or len(config.cameras) == 1:
+        return None
+    if forward is None or not len(start.person.landmarks):
+        missing = "landmarks" if forward is not None else "a forward prior of this head model"
+        say(f"track: pictures are not compared, which takes {missing}.")
+        return None
+    return CapturePictures.of(capture, config, forward)
 
 
 def observe(

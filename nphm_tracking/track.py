@@ -1,4 +1,4 @@
-"""The tracker: observations -> keyframe -> sequential -> joint -> Track, resumable by units.
+"""The tracker: observations -> keyframe -> sequential -> joint -> pictures -> Track, by units.
 
 A unit is a stage, or one sequence of a stage; its result is written to `state/` in the working
 folder the moment it is done, and a rerun takes it from there. All random draws are seeded per unit,
@@ -30,6 +30,8 @@ from nphm_tracking.head import (
 from nphm_tracking.identity import fit_identity, landmark_bias
 from nphm_tracking.keyframes import REST_WEIGHT, Keyframes, choose_keyframes, gather, scatter
 from nphm_tracking.observe import Observed
+from nphm_tracking.photometric import CapturePictures, Photometry
+from nphm_tracking.pictures import PictureWeights
 from nphm_tracking.result import SequenceTrack
 from nphm_tracking.solve import normal_equations, solve_frames
 
@@ -73,12 +75,19 @@ def start_solution(
 
 
 def solve_stages(
-    observed: list[Observed], solution: Solution, config: TrackConfig, folder: Path
+    observed: list[Observed],
+    solution: Solution,
+    config: TrackConfig,
+    folder: Path,
+    pictures: CapturePictures | None = None,
 ) -> Solution:
-    """Run the ordered stages; each prints what it found."""
-    (folder / "state").mkdir(parents=True, exist_ok=True)
+    """Run the ordered stages; each prints what it found. `pictures` None: without their stage."""
     for number, stage in enumerate(config.stages):
         label = f"{number + 1}-{stage.kind.value}"
+        if stage.kind is StageKind.pictures:
+            if pictures is not None:
+                solution = solve_pictures(observed, solution, stage, folder, label, pictures)
+            continue
         if stage.kind is not StageKind.sequential:
             path = folder / "state" / f"{label}.safetensors"
             chosen = choose_keyframes(observed, stage.frames, config.seed)
@@ -90,9 +99,32 @@ def solve_stages(
             say(f"track {label}: identity from {len(chosen.rows)} frames, {_state_of(solution)}")
         if stage.kind is not StageKind.keyframe:
             solution = _all_frames(observed, solution, stage, folder, label)
-            errors = torch.cat([frame_residual_mm(o, solution, stage)[o.enough] for o in observed])
-            say(f"track {label}: {len(errors)} frames, median distance {errors.median():.2f} mm")
+            _tell_distance(observed, solution, stage, label)
     return solution
+
+
+def solve_pictures(
+    observed: list[Observed],
+    solution: Solution,
+    stage: StageConfig,
+    folder: Path,
+    label: str,
+    pictures: CapturePictures,
+) -> Solution:
+    """The stage `pictures`: looks are learned and every frame is solved with them, by rounds."""
+    weights = PictureWeights(stage.brightness, stage.brightness_scale, matte=0.0)
+    for turn in range(stage.rounds):
+        looks = Photometry(pictures, observed, solution.person, solution.states, weights)
+        solution = _all_frames(observed, solution, stage, folder, f"{label}-{turn}", looks)
+    _tell_distance(observed, solution, stage, label)
+    return solution
+
+
+def _tell_distance(
+    observed: list[Observed], solution: Solution, stage: StageConfig, label: str
+) -> None:
+    errors = torch.cat([frame_residual_mm(o, solution, stage)[o.enough] for o in observed])
+    say(f"track {label}: {len(errors)} frames, median distance {errors.median():.2f} mm")
 
 
 def _state_of(solution: Solution) -> str:
@@ -101,23 +133,31 @@ def _state_of(solution: Solution) -> str:
 
 
 def _all_frames(
-    observed: list[Observed], solution: Solution, stage: StageConfig, folder: Path, label: str
+    observed: list[Observed],
+    solution: Solution,
+    stage: StageConfig,
+    folder: Path,
+    label: str,
+    looks: Photometry | None = None,
 ) -> Solution:
     """Codes and poses of every frame; sequences are independent and kept one by one."""
     with bar(f"track {label}", len(observed)) as shown:
         for index, one in enumerate(observed):
             path = folder / "state" / f"{label}-{index}.safetensors"
-            solution = _once(path, solution, lambda now, o=one: _sequence(o, now, stage))
+            solution = _once(path, solution, lambda now, o=one: _sequence(o, now, stage, looks))
             shown.update()
     return solution
 
 
-def _sequence(one: Observed, solution: Solution, stage: StageConfig) -> Solution:
+def _sequence(
+    one: Observed, solution: Solution, stage: StageConfig, looks: Photometry | None
+) -> Solution:
     state = solution.states[one.name]
     data = thinned(one.data, stage.points)
     if bool(one.enough.any()):
         state = spread_poses(state, one.enough)
-        state = solve_frames(solution.person, data, state, stage)
+        more = None if looks is None else looks.terms(one)
+        state = solve_frames(solution.person, data, state, stage, more=more)
     return replace(solution, states={**solution.states, one.name: state})
 
 
@@ -274,6 +314,7 @@ def _advice(alignment: Path | None, todo: str) -> str:
 
 def _once(path: Path, solution: Solution, work: Callable[[Solution], Solution]) -> Solution:
     """The unit's kept result, or its result now, kept."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         return _load_unit(path, solution)
     done = work(solution)

@@ -70,5 +70,5 @@ def forward_landmarks(model: HeadModel, prior: str | None) -> ForwardLandmarks:
 
 
 def track(config: TrackConfig) -> None:
-    """`npga track`, with landmarks carried by F where a prior is given."""
+    """`npga track`; F carries the surface that pictures show, and landmarks where it is given."""
     run(config, forward_landmarks)

@@ -97,7 +97,7 @@ def refine(
             kept += [small(f.image, matte) for f in islice(frames, last - first - len(kept))]
             rows = torch.arange(first, last)
             pictures = gathered(kept, camera)
-            terms = PictureTerms(pictures, surface, equipment.motion)
+            terms = PictureTerms([pictures], surface, equipment.motion)
             part, part_data = state[rows], windowed(data, first, last)
             for _ in range(ROUNDS):
                 terms.learn_looks(person, part)

@@ -123,4 +123,4 @@ class AnalyticHead(nn.Module):
         volume = self.sdf(grid + (0 if canonical else offsets[0]), codes.z_geo)
         vertices, faces, _, _ = marching_cubes(volume.reshape([resolution] * 3).numpy(), 0.0)
         points = torch.from_numpy(vertices.copy()) * (axis[1] - axis[0]) + axis[0]
-        return Mesh(points.float(), torch.from_numpy(faces.astype("int64")).flip(-1))
+        return Mesh(points.float(), torch.from_numpy(faces.astype("int64")))

@@ -17,6 +17,7 @@ from nphm_tracking.frames import FrameState, Person
 from nphm_tracking.head import CodePrior
 from nphm_tracking.pictures import (
     BELOW_CHIN,
+    EDGE_PX,
     SKIN_FACING,
     SKIN_REACH,
     SURFACE_POINTS,
@@ -88,7 +89,7 @@ def scene(outside: bool, name: str) -> tuple[Person, FrameState, PictureTerms]:
     )
     field = 40 * (shown - shown.amin()) if outside else None
     terms = PictureTerms(
-        Pictures(shown, field, camera), face_points(person), person.motion, weights
+        [Pictures(shown, field, camera)], face_points(person), person.motion, weights
     )
     state = plain_state(codes, pose, person)
     terms.learn_looks(person, state[torch.tensor([0, 2, 1])])  # of other frames: they do not fit
@@ -140,13 +141,39 @@ def test_some_frames_are_as_in_all() -> None:
         torch.testing.assert_close(some, all_[rows])
 
 
+def test_cameras_add_up_as_their_mean() -> None:
+    """Several cameras at once are what the readable sum over cameras gives."""
+    person, state, terms = scene(False, "waves")
+    (first,) = terms.pictures
+    wider = replace(
+        first.camera, K=first.camera.K * torch.tensor([0.8, 0.8, 1.0]).double()[:, None]
+    )
+    second = Pictures(first.brightness.roll(7, 2), first.brightness.roll(5, 1), wider)
+    cameras = [first, second, replace(second, outside=None)]
+    rows, looks = torch.tensor([2, 0]), []
+    wanted = [torch.zeros(())] * 3
+    for one in cameras:
+        alone = PictureTerms([one], terms.surface, terms.motion, terms.weights)
+        alone.learn_looks(person, state)
+        looks.append(alone.looks)
+        wanted = [
+            a + b / len(cameras)
+            for a, b in zip(wanted, alone(person, rows, state[rows]), strict=True)
+        ]
+    together = PictureTerms(cameras, terms.surface, terms.motion, terms.weights)
+    together.learn_looks(person, state)
+    assert together.looks is not None
+    torch.testing.assert_close(together.looks, torch.cat(looks), equal_nan=True)
+    for found, sum_ in zip(together(person, rows, state[rows]), wanted, strict=True):
+        torch.testing.assert_close(found, sum_)
+
+
 def test_gain_and_offset_of_a_picture_do_not_count() -> None:
     """A camera that brightens or darkens moves nothing."""
     person, state, terms = scene(False, "waves")
-    darker = terms.pictures.brightness * 0.6 + 0.05
-    other = PictureTerms(
-        replace(terms.pictures, brightness=darker), terms.surface, terms.motion, terms.weights
-    )
+    (shown,) = terms.pictures
+    darker = replace(shown, brightness=shown.brightness * 0.6 + 0.05)
+    other = PictureTerms([darker], terms.surface, terms.motion, terms.weights)
     other.looks = terms.looks
     before, after = (one(person, torch.arange(FRAMES), state) for one in (terms, other))
     torch.testing.assert_close(after[2], 0.36 * before[2], rtol=1e-3, atol=0)
@@ -179,7 +206,7 @@ def test_fields_are_sampled_at_pixel_centres() -> None:
 def test_a_slope_is_sampled_exactly_and_held_outside() -> None:
     down, across = torch.meshgrid(torch.arange(20.0) + 0.5, torch.arange(30.0) + 0.5, indexing="ij")
     field = (2 * across - 3 * down)[None]
-    pixels = torch.rand(1, 50, 2, generator=torch.Generator().manual_seed(1)) * 17 + 1
+    pixels = torch.rand(1, 50, 2, generator=torch.Generator().manual_seed(1)) * 17 + EDGE_PX
     value, slope = sampled(field, pixels)
     torch.testing.assert_close(value, 2 * pixels[..., 0] - 3 * pixels[..., 1])
     torch.testing.assert_close(slope, torch.tensor([2.0, -3.0]).expand(1, 50, 2))
@@ -189,7 +216,7 @@ def test_a_slope_is_sampled_exactly_and_held_outside() -> None:
 
 def test_sampled_slopes_are_those_of_smooth_fields() -> None:
     _, _, terms = scene(False, "waves")
-    field = terms.pictures.brightness
+    field = terms.pictures[0].brightness
     at = torch.rand(FRAMES, 40, 2, generator=torch.Generator().manual_seed(3)).double()
     at = 20 + at * torch.tensor([120.0, 80.0])
     _, slope = sampled(field, at)
@@ -269,7 +296,7 @@ def test_a_matte_pulls_a_head_inside() -> None:
     mattes = (torch.cdist(places.expand(2, -1, -1), pixels).amin(2) < 5).float()
     mattes = mattes.unflatten(1, (120, 160))
     pictures = Pictures.of(torch.zeros(2, 120, 160, 3), mattes, camera)
-    terms = PictureTerms(pictures, surface, equipment().motion, PictureWeights(brightness=0.0))
+    terms = PictureTerms([pictures], surface, equipment().motion, PictureWeights(brightness=0.0))
     beside = true.translation + torch.tensor([[0.02, 0.0, 0.0], [0.0, -0.02, 0.0]])
     start = plain_state(codes, replace(true, translation=beside), person)
     terms.learn_looks(person, start)
@@ -305,7 +332,9 @@ def test_brightness_leads_a_shifted_head_back() -> None:
     shown = 0.5 + 0.2 * (x / 7).sin() * (y / 9).cos() + 0.1 * (x / 15 + y / 11).sin()
     shown[1] = 0.7 * shown[1] + 0.1
     images = shown[..., None].expand(-1, -1, -1, 3)
-    terms = PictureTerms(Pictures.of(images, None, camera), face_points(person), equipment().motion)
+    terms = PictureTerms(
+        [Pictures.of(images, None, camera)], face_points(person), equipment().motion
+    )
     state = plain_state(torch.zeros(3, CODES), true, person)
     terms.learn_looks(person, state)
     beside = true.translation + torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.008, 0, 0]])

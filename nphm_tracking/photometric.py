@@ -1,0 +1,109 @@
+"""The stage `pictures`: every frame once more, with what several cameras' pictures say of it.
+
+Clouds know no slide along the surface, and detected landmarks hardly know lower lids and brows;
+skin takes its brightness along. The looks of a person (see `pictures`) are learned per camera from
+frames of all takes, so that no take's own bias becomes its looks; then every take is solved with
+pictures, clouds and landmarks together, and so for some rounds. Ours.
+
+c cameras, t frames, n surface points.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from npga.capture.types import Capture
+from nphm_tracking.config import TrackConfig
+from nphm_tracking.frames import FrameState, LandmarkMotion, Person
+from nphm_tracking.landmarks import frontal_cameras
+from nphm_tracking.observe import Observed, used_cameras
+from nphm_tracking.pictures import (
+    Pictures,
+    PictureTerms,
+    PictureWeights,
+    Surface,
+    face_surface,
+    median_looks,
+)
+
+LOOK_FRAMES = 18
+"""Frames of a take, evenly spread, that the looks are learned from."""
+
+
+@dataclass(frozen=True)
+class CapturePictures:
+    """Where the stage takes pictures from, and what carries a person's surface."""
+
+    capture: Capture
+    serials: tuple[str, ...]
+    width: int
+    cache: str | None
+    motion: LandmarkMotion
+
+    @staticmethod
+    def of(capture: Capture, config: TrackConfig, motion: LandmarkMotion) -> "CapturePictures":
+        """The most frontal cameras that are not held out; raises as `used_cameras`."""
+        usable = used_cameras(capture.sequences[0].serials, config)
+        shown = tuple(serial for serial in usable if serial not in config.held_out_cameras)
+        serials = frontal_cameras(capture.cameras(shown or usable), config.cameras_for_pictures)
+        return CapturePictures(capture, serials, config.pictures_width, config.cache, motion)
+
+    def load(self, name: str, frames: list[int]) -> list[Pictures]:
+        """Of every camera, at half precision; raises CaptureError."""
+        info = self.capture.sequence(name)
+        width = min(self.width, info.width)
+        height = round(info.height * width / info.width)
+        views = self.capture.views(name, frames, self.serials, width, height, self.cache)
+        found = []
+        for number in range(len(self.serials)):
+            images = views.images[:, number].float() / 255
+            one = Pictures.of(images, None, views.cameras.select([number]))
+            found.append(replace(one, brightness=one.brightness.half()))
+        return found
+
+
+class Photometry:
+    """The picture terms of one round of the stage; looks are learned when they are first asked for.
+
+    So a round that was interrupted finds the looks it began with, and one that is done needs none.
+    """
+
+    def __init__(
+        self,
+        pictures: CapturePictures,
+        observed: list[Observed],
+        person: Person,
+        states: Mapping[str, FrameState],
+        weights: PictureWeights,
+    ) -> None:
+        self.pictures, self.observed = pictures, observed
+        self.person, self.states = person, dict(states)
+        self.weights = weights
+        self._face: tuple[Surface, Tensor] | None = None
+
+    def terms(self, one: Observed) -> PictureTerms:
+        """Of all frames of a take."""
+        surface, looks = self._face = self._face or self._learned()
+        terms = self._blank(one, one.frames, surface)
+        terms.looks = looks
+        return terms
+
+    def _learned(self) -> tuple[Surface, Float[Tensor, "c n"]]:
+        """The person's face, and its brightness over frames of all takes."""
+        surface = face_surface(self.person.model, self.person)
+        evened = []
+        for one in self.observed:
+            usable = torch.nonzero(one.enough).flatten()
+            if len(usable):
+                count = min(LOOK_FRAMES, len(usable))
+                rows = usable[torch.linspace(0, len(usable) - 1, count).long()]
+                terms = self._blank(one, one.frames[rows], surface)
+                evened.append(terms.evened(self.person, self.states[one.name][rows]))
+        return surface, median_looks(evened)
+
+    def _blank(self, one: Observed, frames: Int[Tensor, " t"], surface: Surface) -> PictureTerms:
+        shown = self.pictures.load(one.name, frames.tolist())
+        return PictureTerms(shown, surface, self.pictures.motion, self.weights)

@@ -43,9 +43,9 @@ SKIN_FACING = 0.1
 REST_EVERY = 3
 """One in so many of the other points is kept, for the matte."""
 FACE_RESOLUTION, FACE_SAMPLES = 110, 40_000
-FACE_POINTS, DETAIL_POINTS = 600, 1500
-DETAIL_REACH = 0.025
-"""Of `face_surface`: so many points near landmarks (6 mm) beside those of the whole face."""
+FACE_POINTS, DETAIL_POINTS = 600, 2500
+DETAIL_REACH = 0.04
+"""Of `face_surface`: so many points near landmarks (1 cm) beside those of the whole face."""
 
 
 @dataclass(frozen=True)

@@ -147,12 +147,13 @@ class MeshBound(Avatar):
         world_from_torso: Similarity | None = None,
         *,
         basis: Float[Tensor, "v 3 r"] | None = None,
+        code_noise: Float[Tensor, " e"] | None = None,
     ) -> Posed:
         """As our avatar's; the vertices' basis is always kept, so `basis` says nothing new."""
         rest, now = self.frames(self.vertices), self.frames(self.tracked_mesh(z_exp))
         turn = now.axes @ rest.axes.transpose(1, 2)
         ratio = now.size / rest.size
-        residuals = self._residuals(z_exp, world_from_head, world_from_torso)
+        residuals = self._residuals(z_exp, world_from_head, world_from_torso, code_noise)
         local = self.means + residuals.centre - rest.middle
         x_head = now.middle + ratio[:, None] * (turn @ local[..., None])[..., 0]
         small = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)
@@ -168,10 +169,14 @@ class MeshBound(Avatar):
         return Posed(gaussians, x_head - self.means - residuals.centre, residuals)
 
     def _residuals(
-        self, z_exp: Tensor, world_from_head: Similarity, world_from_torso: Similarity | None
+        self,
+        z_exp: Tensor,
+        world_from_head: Similarity,
+        world_from_torso: Similarity | None,
+        noise: Tensor | None,
     ) -> Residuals:
         if self.moves_detail:
-            condition = self.detail_condition(z_exp, world_from_head, world_from_torso)
+            condition = self.detail_condition(z_exp, world_from_head, world_from_torso, noise)
             return self.detail(self.features, self.means, condition)
         nothing = torch.zeros_like(self.means)
         return Residuals(nothing, nothing, nothing, nothing[:, 0], nothing)

@@ -20,6 +20,7 @@ NO_LAPLACIAN = ("terms.smooth_features=0", "terms.smooth_dynamics=0")
 NO_REFINED = ("terms.refined_l1=0", "terms.refined_ssim=0")
 NO_CNN = (*NO_REFINED, "terms.lpips=0")
 NO_MOTION_COST = ("terms.small_motion=0",)
+NO_NOISE = ("code_noise=0",)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ VARIANTS = {
     "no_cnn": Variant(NO_CNN),
     "no_prior": Variant(("prior_mode=finetune", "optim.prior=0.001"), random_prior=True),
     "default_density": Variant(density=DefaultDensity),
-    "unregularised": Variant((*NO_LAPLACIAN, *NO_MOTION_COST)),
+    "unregularised": Variant((*NO_LAPLACIAN, *NO_MOTION_COST, *NO_NOISE)),
     "mesh_bound_lpips": Variant(
         (*NO_FEATURES, *NO_LAPLACIAN, *NO_REFINED, *NO_MOTION_COST), bound=True
     ),

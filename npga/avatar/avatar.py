@@ -180,7 +180,11 @@ class Avatar(nn.Module):
         return torch.minimum(torch.maximum(z_exp, self.expression_lower), self.expression_upper)
 
     def detail_condition(
-        self, z_exp: Float[Tensor, " e"], world_from_head: Similarity, rest: Similarity | None
+        self,
+        z_exp: Float[Tensor, " e"],
+        world_from_head: Similarity,
+        rest: Similarity | None,
+        noise: Float[Tensor, " e"] | None = None,
     ) -> Float[Tensor, " c"]:
         """What G is conditioned on: the code inside the hull, in units of its range, and the neck.
 
@@ -189,6 +193,7 @@ class Avatar(nn.Module):
         """
         span = (self.expression_upper - self.expression_lower).clamp(min=0.2)
         moved = (self.clamp_to_hull(z_exp) - self.expression_neutral) / span
+        moved = moved if noise is None else moved + noise
         if not self.sizes.neck:
             return moved
         neck = self.torso.head_motion(world_from_head, rest)[:3]
@@ -256,6 +261,7 @@ class Avatar(nn.Module):
         world_from_torso: Similarity | None = None,
         *,
         basis: Float[Tensor, "n 3 r"] | None = None,
+        code_noise: Float[Tensor, " e"] | None = None,
     ) -> Posed:
         """The Gaussians in the world under one code and one head pose.
 
@@ -263,10 +269,11 @@ class Avatar(nn.Module):
         avatar's own where it is not given. What the torso learned to follow of the head comes on
         top. With a `basis` from `prior_basis` no gradient reaches F, which saves most of its cost:
         positions learn through the identity part of x + F(x), and codes that ask for a gradient
-        get the whole of it, since F is linear in its coefficients.
+        get the whole of it, since F is linear in its coefficients. `code_noise` goes to G alone:
+        what it learns must not hang on numbers of a code that tracking does not know so well.
         """
         if basis is not None or self.training or torch.is_grad_enabled():
-            return self._decode(z_exp, world_from_head, world_from_torso, basis, None)
+            return self._decode(z_exp, world_from_head, world_from_torso, basis, None, code_noise)
         if not self.means.is_cuda:
             return self._decode_still(z_exp, world_from_head, world_from_torso)
         torso = self.torso.rest if world_from_torso is None else world_from_torso
@@ -288,8 +295,9 @@ class Avatar(nn.Module):
         world_from_torso: Similarity | None,
         basis: Tensor | None,
         hidden: Tensor | None,
+        noise: Tensor | None = None,
     ) -> Posed:
-        condition = self.detail_condition(z_exp, world_from_head, world_from_torso)
+        condition = self.detail_condition(z_exp, world_from_head, world_from_torso, noise)
         attachment = self.attachment
         if basis is None:
             offset = self.prior(

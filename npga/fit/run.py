@@ -163,7 +163,7 @@ def open_session(
             config.prior_mode,
             corrections_from=config.corrections.start,
         ),
-        sampling=Sampling(config.cameras_per_step, config.window, config.seed),
+        sampling=Sampling(config.cameras_per_step, config.window, config.seed, config.code_noise),
         device=device,
     )
 

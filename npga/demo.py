@@ -23,6 +23,7 @@ from npga.core.output import output_dir
 from npga.core.progress import say
 from npga.core.store import write_json
 from npga.core.video import read_video
+from npga.distill.landmarks import track as run_track
 from npga.fit.config import EvaluateConfig, FitConfig
 from npga.fit.report import run_evaluate
 from npga.fit.run import run as run_fit
@@ -31,7 +32,6 @@ from npga.reenact.run import run as run_reenact
 from npga.render.config import RenderConfig
 from npga.render.run import run as run_render
 from nphm_tracking.config import TrackConfig
-from nphm_tracking.run import run as run_track
 
 
 @dataclass(frozen=True)

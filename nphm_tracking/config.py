@@ -47,7 +47,7 @@ class StageKind(str, Enum):
 class StageConfig:
     """One stage of the tracker; the yaml holds the ordered list."""
 
-    kind: StageKind = knob(StageKind.sequential, "keyframe, sequential or joint")
+    kind: StageKind = knob(StageKind.sequential, "keyframe, sequential, joint or pictures")
     frames: int = knob(0, "frames that decide the identity (keyframe, joint)")
     points: int = knob(700, "surface points per frame and step")
     rounds: int = knob(1, "alternations of identity (pictures: looks) and frame iterations")

@@ -8,7 +8,7 @@ pictures, clouds and landmarks together, and so for some rounds. Ours.
 c cameras, t frames, n surface points.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -44,15 +44,29 @@ class CapturePictures:
     motion: LandmarkMotion
 
     @staticmethod
-    def of(capture: Capture, config: TrackConfig, motion: LandmarkMotion) -> "CapturePictures":
-        """The most frontal cameras that are not held out; raises as `used_cameras`."""
-        usable = used_cameras(capture.sequences[0].serials, config)
-        shown = tuple(serial for serial in usable if serial not in config.held_out_cameras)
-        serials = frontal_cameras(capture.cameras(shown or usable), config.cameras_for_pictures)
+    def of(
+        capture: Capture, names: Sequence[str], config: TrackConfig, motion: LandmarkMotion
+    ) -> "CapturePictures | None":
+        """The most frontal cameras of all these takes that are not held out; None without any.
+
+        Raises as `used_cameras`.
+        """
+        seen = [used_cameras(capture.sequence(name).serials, config) for name in names]
+        shown = tuple(
+            serial
+            for serial in seen[0]
+            if serial not in config.held_out_cameras and all(serial in take for take in seen)
+        )
+        if not shown:
+            return None
+        serials = frontal_cameras(capture.cameras(shown), config.cameras_for_pictures)
         return CapturePictures(capture, serials, config.pictures_width, config.cache, motion)
 
     def load(self, name: str, frames: list[int]) -> list[Pictures]:
-        """Of every camera, at half precision; raises CaptureError."""
+        """Of every camera, at half precision: 2 bytes a pixel for as long as a take is solved.
+
+        Raises CaptureError.
+        """
         info = self.capture.sequence(name)
         width = min(self.width, info.width)
         height = round(info.height * width / info.width)

@@ -108,7 +108,7 @@ def track_capture(
     require_points(observed, config.points_min, alignment)
     seen = time.monotonic()
     start = start_solution(model, observed, None if config.prior is None else forward)
-    pictures = comparable_pictures(capture, config, start, forward)
+    pictures = comparable_pictures(capture, names, config, start, forward)
     solution = solve_stages(observed, start, config, folder, pictures)
     sequences = {one.name: finish_sequence(one, solution, config) for one in observed}
     landmarks = solution.person.landmarks
@@ -132,17 +132,25 @@ def track_capture(
 
 
 def comparable_pictures(
-    capture: Capture, config: TrackConfig, start: Solution, forward: LandmarkMotion | None
+    capture: Capture,
+    names: list[str],
+    config: TrackConfig,
+    start: Solution,
+    forward: LandmarkMotion | None,
 ) -> CapturePictures | None:
     """The pictures of the stage of that name; None, with a note, where they cannot be compared."""
     wanted = any(stage.kind is StageKind.pictures for stage in config.stages)
     if not wanted or config.cameras_for_pictures == 0 or len(config.cameras) == 1:
         return None
-    if forward is None or not len(start.person.landmarks):
-        missing = "landmarks" if forward is not None else "a forward prior of this head model"
+    found, missing = None, "landmarks"
+    if forward is None:
+        missing = "a forward prior of this head model (prior=)"
+    elif len(start.person.landmarks):
+        found = CapturePictures.of(capture, names, config, forward)
+        missing = "cameras that all sequences have and that are not held out (held_out_cameras=)"
+    if found is None:
         say(f"track: pictures are not compared, which takes {missing}.")
-        return None
-    return CapturePictures.of(capture, config, forward)
+    return found
 
 
 def observe(

@@ -11,7 +11,7 @@ from analytic_head import AnalyticHead
 from torch import Tensor
 
 import nphm_tracking.track as track_module
-from npga.capture.types import Layout, Views
+from npga.capture.types import Layout, SequenceInfo, Views
 from npga.core.errors import TrackError
 from npga.core.mesh_raster import rasterize_mesh
 from npga.core.similarity import Similarity
@@ -78,6 +78,14 @@ class PaintedCapture(AnalyticCapture):
         )  # fmt: skip
 
 
+class FewerCameras(PaintedCapture):
+    """Two cameras have no video of FREE."""
+
+    def sequence(self, name_or_prefix: str) -> SequenceInfo:
+        info = super().sequence(name_or_prefix)
+        return replace(info, serials=info.serials[2:]) if info.name == "FREE" else info
+
+
 def carried(canonical: Tensor, z_geo: Tensor, z_exp: Tensor) -> PosedLandmarks:
     """A forward prior without error."""
     head = AnalyticHead()
@@ -126,11 +134,17 @@ def wrong(capture: PaintedCapture, observed: list[Observed]) -> Solution:
     return Solution(person, start.bias, states)
 
 
+def pictures_of(capture: PaintedCapture, config: TrackConfig = CONFIG) -> CapturePictures:
+    found = CapturePictures.of(capture, list(capture.truths), config, carried)
+    assert found is not None
+    return found
+
+
 def test_pictures_lead_codes_back(
     capture: PaintedCapture, observed: list[Observed], wrong: Solution, tmp_path: Path
 ) -> None:
     """Clouds alone leave what slides along the surface; what was right stays right."""
-    pictures = CapturePictures.of(capture, CONFIG, carried)
+    pictures = pictures_of(capture)
     true = capture.truths["FREE"].z_exp
     ends = {}
     for name, brightness in (("with", STAGE.brightness), ("without", 0.0)):
@@ -153,7 +167,7 @@ def test_an_interrupted_stage_ends_with_the_same_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Looks are learned from where the round began, not from takes that are done already."""
-    pictures = CapturePictures.of(capture, CONFIG, carried)
+    pictures = pictures_of(capture)
     stage = replace(STAGE, iterations=2)
     whole = solve_pictures(observed, wrong, stage, tmp_path / "whole", "4-pictures", pictures)
     folder = tmp_path / "again"
@@ -178,12 +192,14 @@ def test_an_interrupted_stage_ends_with_the_same_numbers(
 
 
 def test_cameras_are_frontal_and_not_held_out(capture: PaintedCapture) -> None:
-    chosen = CapturePictures.of(capture, CONFIG, carried)
+    chosen = pictures_of(capture)
     assert chosen.serials == ("cam1", "cam3", "cam4")
     some = replace(CONFIG, cameras=["cam0", "cam2", "cam5"])
-    assert CapturePictures.of(capture, some, carried).serials == ("cam0", "cam5")
+    assert pictures_of(capture, some).serials == ("cam0", "cam5")
     with pytest.raises(TrackError, match="cam9"):
-        CapturePictures.of(capture, replace(CONFIG, cameras=["cam9"]), carried)
+        pictures_of(capture, replace(CONFIG, cameras=["cam9"]))
+    fewer = FewerCameras(**vars(capture))
+    assert pictures_of(fewer).serials == ("cam3", "cam4", "cam5")
     (one, *_), shown = chosen.load("FREE", [0, 3]), ("cam1", "cam3", "cam4")
     assert one.camera.ids == shown[:1] and one.camera.width == 160
     assert one.brightness.shape == (2, 208, 160) and one.brightness.dtype == torch.float16
@@ -192,16 +208,22 @@ def test_cameras_are_frontal_and_not_held_out(capture: PaintedCapture) -> None:
 def test_where_pictures_cannot_be_compared_the_stage_is_left_out(
     capture: PaintedCapture, wrong: Solution, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    assert comparable_pictures(capture, CONFIG, wrong, carried) is not None
+    names = list(capture.truths)
+    assert comparable_pictures(capture, names, CONFIG, wrong, carried) is not None
     for change in ({"cameras": ["cam1"]}, {"cameras_for_pictures": 0}):
-        assert comparable_pictures(capture, replace(CONFIG, **change), wrong, carried) is None
+        assert (
+            comparable_pictures(capture, names, replace(CONFIG, **change), wrong, carried) is None
+        )
     without = replace(CONFIG, stages=CONFIG.stages[:-1])
-    assert comparable_pictures(capture, without, wrong, None) is None
+    assert comparable_pictures(capture, names, without, wrong, None) is None
     assert capsys.readouterr().out == ""
-    assert comparable_pictures(capture, CONFIG, wrong, None) is None
+    assert comparable_pictures(capture, names, CONFIG, wrong, None) is None
     assert "a forward prior of this head model" in capsys.readouterr().out
+    held = replace(CONFIG, held_out_cameras=list(capture.sequence("FREE").serials))
+    assert comparable_pictures(capture, names, held, wrong, carried) is None
+    assert "not held out" in capsys.readouterr().out
     bare = replace(wrong, person=replace(wrong.person, landmarks=torch.zeros(0, 3)))
-    assert comparable_pictures(capture, CONFIG, bare, carried) is None
+    assert comparable_pictures(capture, names, CONFIG, bare, carried) is None
     assert "landmarks" in capsys.readouterr().out
 
 

@@ -29,6 +29,8 @@ from nphm_tracking.pictures import (
     median_looks,
 )
 
+LOADED = 32
+"""Frames whose colours are in memory at once."""
 LOOK_FRAMES = 18
 """Frames of a take, evenly spread, that the looks are learned from."""
 
@@ -70,13 +72,18 @@ class CapturePictures:
         info = self.capture.sequence(name)
         width = min(self.width, info.width)
         height = round(info.height * width / info.width)
-        views = self.capture.views(name, frames, self.serials, width, height, self.cache)
-        found = []
-        for number in range(len(self.serials)):
-            images = views.images[:, number].float() / 255
-            one = Pictures.of(images, None, views.cameras.select([number]))
-            found.append(replace(one, brightness=one.brightness.half()))
-        return found
+        parts: list[list[Pictures]] = [[] for _ in self.serials]
+        for first in range(0, len(frames), LOADED):
+            some = frames[first : first + LOADED]
+            views = self.capture.views(name, some, self.serials, width, height, self.cache)
+            for number, part in enumerate(parts):
+                images = views.images[:, number].float() / 255
+                one = Pictures.of(images, None, views.cameras.select([number]))
+                part.append(replace(one, brightness=one.brightness.half()))
+        return [
+            Pictures(torch.cat([p.brightness for p in part]), None, part[0].camera)
+            for part in parts
+        ]
 
 
 class Photometry:

@@ -10,6 +10,7 @@ from analytic_capture import SCALE, Z_GEO, AnalyticCapture, Truth, truth
 from analytic_head import AnalyticHead
 from torch import Tensor
 
+import nphm_tracking.photometric as photometric_module
 import nphm_tracking.track as track_module
 from npga.capture.types import Layout, SequenceInfo, Views
 from npga.core.errors import TrackError
@@ -203,6 +204,16 @@ def test_cameras_are_frontal_and_not_held_out(capture: PaintedCapture) -> None:
     (one, *_), shown = chosen.load("FREE", [0, 3]), ("cam1", "cam3", "cam4")
     assert one.camera.ids == shown[:1] and one.camera.width == 160
     assert one.brightness.shape == (2, 208, 160) and one.brightness.dtype == torch.float16
+
+
+def test_pictures_loaded_in_parts_are_the_same(
+    capture: PaintedCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pictures_of(capture).load("FREE", list(range(9)))
+    monkeypatch.setattr(photometric_module, "LOADED", 4)
+    for one, other in zip(whole, pictures_of(capture).load("FREE", list(range(9))), strict=True):
+        assert torch.equal(one.brightness, other.brightness)
+        assert one.camera.ids == other.camera.ids
 
 
 def test_where_pictures_cannot_be_compared_the_stage_is_left_out(

@@ -25,7 +25,6 @@ from nphm_tracking.pictures import (
     PictureTerms,
     PictureWeights,
     Surface,
-    face_surface,
     median_looks,
 )
 
@@ -97,34 +96,35 @@ class Photometry:
         pictures: CapturePictures,
         observed: list[Observed],
         person: Person,
+        surface: Surface,
         states: Mapping[str, FrameState],
         weights: PictureWeights,
     ) -> None:
         self.pictures, self.observed = pictures, observed
-        self.person, self.states = person, dict(states)
+        self.person, self.surface, self.states = person, surface, states
         self.weights = weights
-        self._face: tuple[Surface, Tensor] | None = None
+        self._looks: Float[Tensor, "c n"] | None = None
 
     def terms(self, one: Observed) -> PictureTerms:
         """Of all frames of a take."""
-        surface, looks = self._face = self._face or self._learned()
-        terms = self._blank(one, one.frames, surface)
-        terms.looks = looks
+        if self._looks is None:
+            self._looks = self._learned()
+        terms = self._blank(one, one.frames)
+        terms.looks = self._looks
         return terms
 
-    def _learned(self) -> tuple[Surface, Float[Tensor, "c n"]]:
-        """The person's face, and its brightness over frames of all takes."""
-        surface = face_surface(self.person.model, self.person)
+    def _learned(self) -> Float[Tensor, "c n"]:
+        """The face's brightness over frames of all takes."""
         evened = []
         for one in self.observed:
             usable = torch.nonzero(one.enough).flatten()
             if len(usable):
                 count = min(LOOK_FRAMES, len(usable))
                 rows = usable[torch.linspace(0, len(usable) - 1, count).long()]
-                terms = self._blank(one, one.frames[rows], surface)
+                terms = self._blank(one, one.frames[rows])
                 evened.append(terms.evened(self.person, self.states[one.name][rows]))
-        return surface, median_looks(evened)
+        return median_looks(evened)
 
-    def _blank(self, one: Observed, frames: Int[Tensor, " t"], surface: Surface) -> PictureTerms:
+    def _blank(self, one: Observed, frames: Int[Tensor, " t"]) -> PictureTerms:
         shown = self.pictures.load(one.name, frames.tolist())
-        return PictureTerms(shown, surface, self.pictures.motion, self.weights)
+        return PictureTerms(shown, self.surface, self.pictures.motion, self.weights)

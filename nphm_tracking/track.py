@@ -31,7 +31,7 @@ from nphm_tracking.identity import fit_identity, landmark_bias
 from nphm_tracking.keyframes import REST_WEIGHT, Keyframes, choose_keyframes, gather, scatter
 from nphm_tracking.observe import Observed
 from nphm_tracking.photometric import CapturePictures, Photometry
-from nphm_tracking.pictures import PictureWeights
+from nphm_tracking.pictures import PictureWeights, face_surface
 from nphm_tracking.result import SequenceTrack
 from nphm_tracking.solve import normal_equations, solve_frames
 
@@ -113,8 +113,10 @@ def solve_pictures(
 ) -> Solution:
     """The stage `pictures`: looks are learned and every frame is solved with them, by rounds."""
     weights = PictureWeights(stage.brightness, stage.brightness_scale, matte=0.0)
+    person = solution.person
+    surface = face_surface(person.model, person)
     for turn in range(stage.rounds):
-        looks = Photometry(pictures, observed, solution.person, solution.states, weights)
+        looks = Photometry(pictures, observed, person, surface, solution.states, weights)
         solution = _all_frames(observed, solution, stage, folder, f"{label}-{turn}", looks)
     _tell_distance(observed, solution, stage, label)
     return solution

@@ -272,7 +272,8 @@ class Avatar(nn.Module):
         get the whole of it, since F is linear in its coefficients. `code_noise` goes to G alone:
         what it learns must not hang on numbers of a code that tracking does not know so well.
         """
-        if basis is not None or self.training or torch.is_grad_enabled():
+        learns = self.training or torch.is_grad_enabled()
+        if learns or basis is not None or code_noise is not None:
             return self._decode(z_exp, world_from_head, world_from_torso, basis, None, code_noise)
         if not self.means.is_cuda:
             return self._decode_still(z_exp, world_from_head, world_from_torso)

@@ -122,6 +122,9 @@ def test_noise_on_codes_reaches_detail_alone():
     other = avatar.decode(inside + noise * span, head)
     torch.testing.assert_close(noisy.residuals.stacked(), other.residuals.stacked())
     assert torch.equal(noisy.prior_offset, plain.prior_offset)
+    with torch.no_grad():
+        shown = avatar.eval().decode(inside, head, code_noise=noise)
+    torch.testing.assert_close(shown.residuals.stacked(), noisy.residuals.stacked())
     assert not torch.allclose(noisy.residuals.stacked(), plain.residuals.stacked(), atol=1e-4)
 
 

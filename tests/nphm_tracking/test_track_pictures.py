@@ -141,14 +141,16 @@ def test_some_frames_are_as_in_all() -> None:
         torch.testing.assert_close(some, all_[rows])
 
 
-def test_cameras_add_up_as_their_mean() -> None:
-    """Several cameras at once are what the readable sum over cameras gives."""
-    person, state, terms = scene(False, "waves")
+@pytest.mark.parametrize("outside", [False, True], ids=["brightness", "matte"])
+def test_cameras_add_up_as_their_mean(outside: bool) -> None:
+    """Several cameras at once, not all with mattes, are what the readable sum over them gives."""
+    person, state, terms = scene(outside, "waves")
     (first,) = terms.pictures
     wider = replace(
         first.camera, K=first.camera.K * torch.tensor([0.8, 0.8, 1.0]).double()[:, None]
     )
-    second = Pictures(first.brightness.roll(7, 2), first.brightness.roll(5, 1), wider)
+    beside = None if first.outside is None else first.outside.roll(5, 1)
+    second = Pictures(first.brightness.roll(7, 2), beside, wider)
     cameras = [first, second, replace(second, outside=None)]
     rows, looks = torch.tensor([2, 0]), []
     wanted = [torch.zeros(())] * 3

@@ -24,8 +24,7 @@ from benchmarks.baselines.judging import (
     regions_of,
 )
 from benchmarks.baselines.variants import VARIANTS, open_variant
-from npga.avatar import AVATAR_FILE, save_avatar
-from npga.avatar.avatar import AvatarSizes
+from npga.avatar import AVATAR_FILE, AvatarSizes, save_avatar
 from npga.avatar.store import blank_avatar
 from npga.core.config import compose_config
 from npga.core.device import (

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from npga.avatar import Avatar, AvatarSizes, CanonicalPoints, Posed
+from npga.avatar import Avatar, AvatarSizes, CanonicalField, CanonicalPoints, Posed
 from npga.avatar.attachment import blend_poses, initial_attachment
 from npga.avatar.detail import Residuals
 from npga.avatar.forward import combine
@@ -93,6 +93,7 @@ class MeshBound(Avatar):
             seeds.means.detach(),
             seeds.colors.detach(),
             seeds.log_scales.detach(),
+            seeds.normals.detach(),
             seeds.omega.detach(),
             seeds.reach.detach(),
             seeds.attachment.detach(),
@@ -118,20 +119,30 @@ class MeshBound(Avatar):
         self.register_buffer("faces", surface.faces.clone())
 
     @torch.no_grad()
-    def prior_basis(self) -> Float[Tensor, "v 3 r"]:
+    def vertex_basis(self) -> Float[Tensor, "v 3 r"]:
         """F's basis at the vertices; F stays as distilled: the mesh is the tracked one."""
-        if self._basis is None:
-            self._basis = self.prior.basis(
+        if self._vertex_basis is None:
+            self._vertex_basis = self.prior.basis(
                 self.vertices[None], self.vertex_omega[None], self.identity[None]
             )[0]
-        return self._basis
+        return self._vertex_basis
+
+    @torch.no_grad()
+    def field(self) -> CanonicalField:
+        """No basis at the centres; a Gaussian's shares of codes are those of its triangle."""
+        shares = self.shares(self.vertex_basis(), initial_attachment(self.vertices))
+        return CanonicalField(None, shares[self.faces[self.parent]].mean(1))
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._vertex_basis: Tensor | None = None
 
     def tracked_mesh(self, z_exp: Float[Tensor, " e"]) -> Float[Tensor, "v 3"]:
         """The vertices under an expression, in head space; the neck fades to the torso's rest.
 
         Gradients reach a code that asks for them.
         """
-        offset = combine(self.prior_basis()[None], self.frozen_coefficients(z_exp)[None])[0]
+        offset = combine(self.vertex_basis()[None], self.frozen_coefficients(z_exp)[None])[0]
         return self.vertices + offset * initial_attachment(self.vertices)[:, None]
 
     def frames(self, vertices: Float[Tensor, "v 3"]) -> TriangleFrames:
@@ -146,14 +157,15 @@ class MeshBound(Avatar):
         world_from_head: Similarity,
         world_from_torso: Similarity | None = None,
         *,
-        basis: Float[Tensor, "v 3 r"] | None = None,
+        field: CanonicalField | None = None,
         code_noise: Float[Tensor, " e"] | None = None,
     ) -> Posed:
-        """As our avatar's; the vertices' basis is always kept, so `basis` says nothing new."""
+        """As our avatar's; the vertices' basis is always kept."""
         rest, now = self.frames(self.vertices), self.frames(self.tracked_mesh(z_exp))
         turn = now.axes @ rest.axes.transpose(1, 2)
         ratio = now.size / rest.size
-        residuals = self._residuals(z_exp, world_from_head, world_from_torso, code_noise)
+        condition = self.detail_condition(z_exp, world_from_head, world_from_torso, code_noise)
+        residuals = self._residuals(condition, field)
         local = self.means + residuals.centre - rest.middle
         x_head = now.middle + ratio[:, None] * (turn @ local[..., None])[..., 0]
         small = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)
@@ -165,19 +177,13 @@ class MeshBound(Avatar):
             world_from_head,
             self.torso(world_from_head, world_from_torso),
         )
-        gaussians = self.drawn(means, quats, log_scales, residuals)
+        gaussians = self.drawn(means, quats, log_scales, residuals, world_from_head)
         return Posed(gaussians, x_head - self.means - residuals.centre, residuals)
 
-    def _residuals(
-        self,
-        z_exp: Tensor,
-        world_from_head: Similarity,
-        world_from_torso: Similarity | None,
-        noise: Tensor | None,
-    ) -> Residuals:
+    def _residuals(self, condition: Float[Tensor, " c"], field: CanonicalField | None) -> Residuals:
         if self.moves_detail:
-            condition = self.detail_condition(z_exp, world_from_head, world_from_torso, noise)
-            return self.detail(self.features, self.means, condition)
+            shares = (self.field() if field is None else field).shares
+            return self.detail(self.features, self.means, condition, shares)
         nothing = torch.zeros_like(self.means)
         return Residuals(nothing, nothing, nothing, nothing[:, 0], nothing)
 

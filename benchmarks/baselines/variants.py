@@ -21,6 +21,8 @@ NO_REFINED = ("terms.refined_l1=0", "terms.refined_ssim=0")
 NO_CNN = (*NO_REFINED, "terms.lpips=0")
 NO_MOTION_COST = ("terms.small_motion=0",)
 NO_NOISE = ("code_noise=0",)
+NO_SHARES = ("network.shares=false",)
+NO_LIGHT = ("optim.light=0",)
 
 
 @dataclass(frozen=True)
@@ -36,27 +38,42 @@ class Variant:
     density: type[Densifier] = Densifier
 
 
+BOUND = (*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN, *NO_MOTION_COST, *NO_LIGHT)
+
 VARIANTS = {
     "full": Variant(),
-    "mesh_bound": Variant((*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN, *NO_MOTION_COST), bound=True),
+    "mesh_bound": Variant(BOUND, bound=True),
     "vanilla": Variant((*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN)),
     "no_features": Variant(NO_FEATURES),
     "no_laplacian": Variant(NO_LAPLACIAN),
     "no_cnn": Variant(NO_CNN),
     "no_prior": Variant(("prior_mode=finetune", "optim.prior=0.001"), random_prior=True),
+    "no_shares": Variant(NO_SHARES),
+    "no_light": Variant(NO_LIGHT),
     "default_density": Variant(density=DefaultDensity),
     "unregularised": Variant((*NO_LAPLACIAN, *NO_MOTION_COST, *NO_NOISE)),
     "mesh_bound_lpips": Variant(
-        (*NO_FEATURES, *NO_LAPLACIAN, *NO_REFINED, *NO_MOTION_COST), bound=True
+        (*NO_FEATURES, *NO_LAPLACIAN, *NO_REFINED, *NO_MOTION_COST, *NO_LIGHT), bound=True
+    ),
+    "mesh_bound_light": Variant(
+        (*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN, *NO_MOTION_COST), bound=True
     ),
     "mesh_bound_detail": Variant(bound=True),
 }
-"""In the order of their worth; the last two only on request: mesh_bound with LPIPS among its
-losses, and with G and the CNN on top."""
-ON_REQUEST = ("mesh_bound_lpips", "mesh_bound_detail")
+"""In the order of their worth; the last three only on request: mesh_bound with LPIPS among its
+losses, lit by our light, and with that, G and the CNN on top."""
+ON_REQUEST = ("mesh_bound_lpips", "mesh_bound_light", "mesh_bound_detail")
 CORRECTED = ("full", "mesh_bound")
 """These are asked once more with the track of FREE that they correct themselves."""
-ABLATIONS = ("no_features", "no_laplacian", "no_cnn", "no_prior", "default_density")
+ABLATIONS = (
+    "no_features",
+    "no_laplacian",
+    "no_cnn",
+    "no_prior",
+    "no_shares",
+    "no_light",
+    "default_density",
+)
 STANDARD = tuple(name for name in VARIANTS if name not in ON_REQUEST)
 
 

@@ -1,10 +1,7 @@
 """The avatar: canonical Gaussians, F (forward prior), G (detail) and the screen-space refiner."""
 
 from npga.avatar.avatar import Avatar as Avatar
-from npga.avatar.avatar import AvatarSizes as AvatarSizes
-from npga.avatar.avatar import CanonicalPoints as CanonicalPoints
-from npga.avatar.avatar import ExpressionStats as ExpressionStats
-from npga.avatar.avatar import Posed as Posed
+from npga.avatar.field import CanonicalField as CanonicalField
 from npga.avatar.forward import ForwardPrior as ForwardPrior
 from npga.avatar.forward import load_prior as load_prior
 from npga.avatar.forward import save_prior as save_prior
@@ -12,3 +9,7 @@ from npga.avatar.store import AVATAR_FILE as AVATAR_FILE
 from npga.avatar.store import avatar_file as avatar_file
 from npga.avatar.store import load_avatar as load_avatar
 from npga.avatar.store import save_avatar as save_avatar
+from npga.avatar.types import AvatarSizes as AvatarSizes
+from npga.avatar.types import CanonicalPoints as CanonicalPoints
+from npga.avatar.types import ExpressionStats as ExpressionStats
+from npga.avatar.types import Posed as Posed

@@ -1,7 +1,8 @@
 """The avatar: canonical Gaussians, and what an expression and two poses make of them.
 
     x_head  = x + a reach F(x, omega, z_exp) + G.centre          head space, 1 unit = 250 mm
-    q_head  = exp(G.rotation) q,   s_head = s + G.log_scale,   and so on for opacity and colour
+    q_head  = exp(G.rotation) q,   s_head = s + G.log_scale,   and so on for opacity
+    color   = (c + G.color) light(normal, T_head)                 see `light.py`
     x_world = a T_head x_head + (1 - a) T_torso x_head            `attachment.blend_poses`
 
 Letters: `n` Gaussians, `e` expression size, `i` identity size, `h` hyper coordinates omega,
@@ -9,11 +10,10 @@ Letters: `n` Gaussians, `e` expression size, `i` identity size, `h` hyper coordi
 (1 = head), `reach` how far F carries a Gaussian: it starts at 1, fading to 0 far from the surface
 that F was distilled on, and learns (teeth stay where lips go).
 
-NPGA's parts with our sizes; attachment, reach and torso are ours.
+NPGA's parts with our sizes; attachment, reach, torso, light and G's shares of codes are ours.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,70 +22,15 @@ from torch import Tensor, nn
 
 from npga.avatar.attachment import TorsoFollow, blend_poses
 from npga.avatar.detail import Detail, Residuals
+from npga.avatar.field import CanonicalField, code_shares
 from npga.avatar.forward import ForwardPrior, combine
+from npga.avatar.light import Light
 from npga.avatar.recorded import RecordedDecode
 from npga.avatar.refiner import Refiner
+from npga.avatar.types import AvatarSizes, CanonicalPoints, ExpressionStats, Posed
 from npga.core.gaussians import Gaussians
 from npga.core.rotations import quat_multiply
 from npga.core.similarity import Similarity
-
-
-@dataclass(frozen=True)
-class AvatarSizes:
-    """What must be known to build an avatar's networks."""
-
-    features: int = 12
-    """Latent numbers per Gaussian, the input of G."""
-    screen_features: int = 4
-    """How many of them are also drawn for the refiner."""
-    detail_width: int = 96
-    detail_depth: int = 2
-    detail_bands: int = 4
-    refiner_width: int = 16
-    neck: bool = True
-    """Whether G sees the head's rotation against the torso."""
-
-
-@dataclass(frozen=True)
-class CanonicalPoints:
-    """Where an avatar's Gaussians start; see `initial.py`."""
-
-    points: Float[Tensor, "n 3"]
-    """Canonical, head units."""
-    colors: Float[Tensor, "n 3"]
-    """sRGB."""
-    log_scales: Float[Tensor, "n 3"]
-    omega: Float[Tensor, "n h"]
-    reach: Float[Tensor, " n"]
-    attachment: Float[Tensor, " n"]
-    opacity: float = 0.3
-
-
-@dataclass(frozen=True)
-class ExpressionStats:
-    """The expressions that an avatar was trained on."""
-
-    mean: Float[Tensor, " e"]
-    lower: Float[Tensor, " e"]
-    upper: Float[Tensor, " e"]
-    neutral: Float[Tensor, " e"]
-
-    @staticmethod
-    def of(codes: Float[Tensor, "t e"], neutral: Float[Tensor, " e"]) -> "ExpressionStats":
-        """Mean and hull of the training codes."""
-        return ExpressionStats(codes.mean(0), codes.amin(0), codes.amax(0), neutral)
-
-
-@dataclass(frozen=True)
-class Posed:
-    """One decoded frame: the Gaussians in the world and what moved them."""
-
-    gaussians: Gaussians
-    """World space; colours are [rgb, screen features]."""
-    prior_offset: Float[Tensor, "n 3"]
-    """a * reach * F in head units."""
-    residuals: Residuals
-    """G."""
 
 
 class Avatar(nn.Module):
@@ -98,6 +43,7 @@ class Avatar(nn.Module):
         "logit_opacities",
         "colors",
         "features",
+        "normals",
         "omega",
         "logit_attachment",
         "reach",
@@ -136,6 +82,7 @@ class Avatar(nn.Module):
         self.logit_opacities = nn.Parameter(torch.full((n,), start.opacity).logit())
         self.colors = nn.Parameter(start.colors.clone())
         self.features = nn.Parameter(0.01 * torch.randn(n, sizes.features))
+        self.normals = nn.Parameter(start.normals.clone())
         self.omega = nn.Parameter(start.omega.clone())
         self.logit_attachment = nn.Parameter(start.attachment.logit())
         self.reach = nn.Parameter(start.reach.clone())
@@ -151,6 +98,7 @@ class Avatar(nn.Module):
         )
         self.refiner = Refiner(sizes.screen_features, sizes.refiner_width)
         self.torso = TorsoFollow(rest)
+        self.light = Light()
         self.register_buffer("identity", identity.clone())
         self.register_buffer("neck_lower", torch.full((3,), -0.3))
         self.register_buffer("neck_upper", torch.full((3,), 0.3))
@@ -175,6 +123,11 @@ class Avatar(nn.Module):
         """a, 1 = moves with the head, 0 = with the torso."""
         return self.logit_attachment.sigmoid()
 
+    @property
+    def expression_span(self) -> Float[Tensor, " e"]:
+        """Range of each number of the training codes; of those that hardly moved, 0.2."""
+        return (self.expression_upper - self.expression_lower).clamp(min=0.2)
+
     def clamp_to_hull(self, z_exp: Float[Tensor, "*t e"]) -> Float[Tensor, "*t e"]:
         """Codes brought inside the box of the training codes."""
         return torch.minimum(torch.maximum(z_exp, self.expression_lower), self.expression_upper)
@@ -191,8 +144,7 @@ class Avatar(nn.Module):
         Numbers that never moved in training have no say. The neck's angles are kept inside those
         of training too.
         """
-        span = (self.expression_upper - self.expression_lower).clamp(min=0.2)
-        moved = (self.clamp_to_hull(z_exp) - self.expression_neutral) / span
+        moved = (self.clamp_to_hull(z_exp) - self.expression_neutral) / self.expression_span
         moved = moved if noise is None else moved + noise
         if not self.sizes.neck:
             return moved
@@ -212,17 +164,27 @@ class Avatar(nn.Module):
         self.detail.middle.copy_(conditions.mean(0))
 
     @torch.no_grad()
-    def prior_basis(self) -> Float[Tensor, "n 3 r"]:
-        """F's basis at the canonical centres; kept until the avatar is trained again or moved."""
-        if self._basis is None or self.training:
-            self._basis = self.prior.basis(self.means[None], self.omega[None], self.identity[None])[
-                0
-            ]
-        return self._basis
+    def field(self) -> CanonicalField:
+        """F at the canonical centres; kept until the avatar is trained again or moved."""
+        if self._field is None or self.training:
+            basis = self.prior.basis(self.means[None], self.omega[None], self.identity[None])[0]
+            carried = self.attachment * self.reach.clamp(min=0)
+            self._field = CanonicalField(basis, self.shares(basis, carried))
+        return self._field
+
+    @torch.no_grad()
+    def shares(
+        self, basis: Float[Tensor, "n 3 r"], carried: Float[Tensor, " n"]
+    ) -> Float[Tensor, "n e"]:
+        """How much of each number of a code G sees where F has this basis."""
+        if not self.sizes.shares:
+            return basis.new_ones(len(basis), self.prior.expression_size)
+        slopes = self.prior.coefficient_slopes(self.expression_mean[None], self.identity[None])[0]
+        return code_shares(basis, slopes, self.expression_span, carried)
 
     @torch.no_grad()
     def detail_hidden(self) -> Float[Tensor, "n w"]:
-        """G's h of every Gaussian; kept as long as the basis."""
+        """G's h of every Gaussian; kept as long as the field."""
         if self._hidden is None or self.training:
             self._hidden = self.detail.hidden(self.features, self.means)
         return self._hidden
@@ -237,7 +199,7 @@ class Avatar(nn.Module):
         return super()._apply(fn, recurse)
 
     def _forget(self) -> None:
-        self._basis: Tensor | None = None
+        self._field: CanonicalField | None = None
         self._hidden: Tensor | None = None
         self._recorded: RecordedDecode[Posed] | None = None
 
@@ -260,21 +222,22 @@ class Avatar(nn.Module):
         world_from_head: Similarity,
         world_from_torso: Similarity | None = None,
         *,
-        basis: Float[Tensor, "n 3 r"] | None = None,
+        field: CanonicalField | None = None,
         code_noise: Float[Tensor, " e"] | None = None,
     ) -> Posed:
         """The Gaussians in the world under one code and one head pose.
 
         `world_from_torso` is the torso's rest pose in this take (its mean head pose will do); the
         avatar's own where it is not given. What the torso learned to follow of the head comes on
-        top. With a `basis` from `prior_basis` no gradient reaches F, which saves most of its cost:
+        top. With a `field` that has a basis no gradient reaches F, which saves most of its cost:
         positions learn through the identity part of x + F(x), and codes that ask for a gradient
         get the whole of it, since F is linear in its coefficients. `code_noise` goes to G alone:
         what it learns must not hang on numbers of a code that tracking does not know so well.
         """
         learns = self.training or torch.is_grad_enabled()
-        if learns or basis is not None or code_noise is not None:
-            return self._decode(z_exp, world_from_head, world_from_torso, basis, None, code_noise)
+        if learns or field is not None or code_noise is not None:
+            field = self.field().without_basis() if field is None else field
+            return self._decode(z_exp, world_from_head, world_from_torso, field, None, code_noise)
         if not self.means.is_cuda:
             return self._decode_still(z_exp, world_from_head, world_from_torso)
         torso = self.torso.rest if world_from_torso is None else world_from_torso
@@ -286,30 +249,30 @@ class Avatar(nn.Module):
         self, z_exp: Tensor, world_from_head: Similarity, world_from_torso: Similarity | None
     ) -> Posed:
         """A decode with all that no frame changes kept from the one before."""
-        basis, hidden = self.prior_basis(), self.detail_hidden()
-        return self._decode(z_exp, world_from_head, world_from_torso, basis, hidden)
+        field, hidden = self.field(), self.detail_hidden()
+        return self._decode(z_exp, world_from_head, world_from_torso, field, hidden)
 
     def _decode(
         self,
         z_exp: Tensor,
         world_from_head: Similarity,
         world_from_torso: Similarity | None,
-        basis: Tensor | None,
+        field: CanonicalField,
         hidden: Tensor | None,
         noise: Tensor | None = None,
     ) -> Posed:
         condition = self.detail_condition(z_exp, world_from_head, world_from_torso, noise)
         attachment = self.attachment
-        if basis is None:
+        if field.basis is None:
             offset = self.prior(
                 self.means[None], self.omega[None], z_exp[None], self.identity[None]
             )[0]
         else:
-            offset = combine(basis[None], self.frozen_coefficients(z_exp)[None])[0]
+            offset = combine(field.basis[None], self.frozen_coefficients(z_exp)[None])[0]
         offset = offset * (attachment * self.reach)[:, None]
         if hidden is None:
             hidden = self.detail.hidden(self.features, self.means)
-        residuals = self.detail.residuals(hidden, condition)
+        residuals = self.detail.residuals(hidden, condition, field.shares)
         turn = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)
         means, quats, log_scales = blend_poses(
             self.means + offset + residuals.centre,
@@ -319,20 +282,27 @@ class Avatar(nn.Module):
             world_from_head,
             self.torso(world_from_head, world_from_torso),
         )
-        gaussians = self.drawn(means, quats, log_scales, residuals)
+        gaussians = self.drawn(means, quats, log_scales, residuals, world_from_head)
         return Posed(gaussians, offset, residuals)
 
     def drawn(
-        self, means: Tensor, quats: Tensor, log_scales: Tensor, residuals: Residuals
+        self,
+        means: Tensor,
+        quats: Tensor,
+        log_scales: Tensor,
+        residuals: Residuals,
+        world_from_head: Similarity,
     ) -> Gaussians:
         """Gaussians placed in the world, with the opacities and channels that are drawn."""
+        turned, rest = world_from_head.rotation, self.torso.rotation
+        light = self.light(self.normals, self.attachment, turned, rest)
         features = self.features[:, : self.sizes.screen_features]
         return Gaussians(
             means=means,
             quats=quats,
             log_scales=log_scales,
             logit_opacities=self.logit_opacities + residuals.logit_opacity,
-            colors=torch.cat([self.colors + residuals.color, features], dim=-1),
+            colors=torch.cat([light * (self.colors + residuals.color), features], dim=-1),
         )
 
     def pose(

@@ -1,16 +1,18 @@
 """G, the detail network: what F cannot know about this person, per Gaussian and expression.
 
-    (centre, rotation, log-scale, opacity, colour) residuals = W (h(f, PE(x)) * g(z_exp, neck))
+    (centre, rotation, log-scale, opacity, colour) residuals = W (h(f, PE(x)) * g(s * (c - middle)))
+    g(d) = A d + silu(B d + b) - silu(b)
 
-f is the Gaussian's learned latent, x its canonical centre, `neck` the head's rotation against the
-torso at rest (3 numbers, optional; light does not turn with the head). h knows the Gaussian, g the
-frame, and they meet in one product, so that blendshape-like motion is learned fast. g is 0 at the
-mean training condition: there the canonical Gaussians are what is drawn. (At the neutral code,
-which no frame of a take has, they would be free to be anything: hair fell apart there.) Log-scales
-saturate at `LOG_SCALE_MAX`. W starts at zero, so that an untrained G changes nothing. All of this
-is ours.
+f is the Gaussian's learned latent, x its canonical centre. The condition c is the code, and the
+head's rotation against the torso at rest (3 numbers, optional; shadows do not turn with the head).
+s in 0..1 cuts the code to what moves this place (`field.py`); the neck is everybody's. h knows the
+Gaussian, g the frame, and they meet in one product, so that blendshape-like motion is learned fast.
+g is 0 at the mean training condition: there the canonical Gaussians are what is drawn. (At the
+neutral code, which no frame of a take has, they would be free to be anything: hair fell apart
+there.) Log-scales saturate at `LOG_SCALE_MAX`. W starts at zero, so that an untrained G changes
+nothing. All of this is ours.
 
-Letters: `n` Gaussians, `f` latent size, `c` condition size, `w` width.
+Letters: `n` Gaussians, `f` latent size, `c` condition size, `e` expression size, `w` width.
 """
 
 from dataclasses import dataclass
@@ -63,7 +65,7 @@ class Residuals:
 
 
 class Detail(nn.Module):
-    """G: h has `depth` hidden layers x `width` with SiLU, g one; W starts at zero."""
+    """G: h has `depth` hidden layers x `width` with SiLU; W starts at zero."""
 
     middle: Tensor
     """The mean training condition [c]."""
@@ -81,17 +83,25 @@ class Detail(nn.Module):
         self.points = nn.Sequential(*layers)
         self.linear = nn.Linear(condition_size, width, bias=False)
         nn.init.normal_(self.linear.weight)  # conditions are sparse: g should be of order 1
-        self.curved = nn.Sequential(
-            nn.Linear(condition_size, width), nn.SiLU(), nn.Linear(width, width, bias=False)
-        )
+        self.curved = nn.Linear(condition_size, width)
         self.exit = nn.Linear(width, OUTPUTS, bias=False)
         nn.init.zeros_(self.exit.weight)
         self.register_buffer("middle", torch.zeros(condition_size))
 
-    def gate(self, condition: Float[Tensor, " c"]) -> Float[Tensor, " w"]:
+    def gate(
+        self, condition: Float[Tensor, " c"], shares: Float[Tensor, "n e"]
+    ) -> Float[Tensor, "n w"]:
         """g: what a frame asks of each channel of h; 0 at the mean training condition."""
-        rest = self.curved(self.middle)
-        return self.linear(condition - self.middle) + self.curved(condition) - rest
+        change = condition - self.middle
+        size = shares.shape[1]
+        code, neck = change[:size], change[size:]
+        weight = torch.cat([self.linear.weight, self.curved.weight])
+        common = weight[:, size:] @ neck
+        both = torch.addmm(common, shares, (weight[:, :size] * code).T)
+        straight, bent = both.chunk(2, dim=-1)
+        bias = self.curved.bias
+        silu = nn.functional.silu
+        return straight + silu(bent + bias) - silu(bias)
 
     def hidden(
         self, features: Float[Tensor, "n f"], x: Float[Tensor, "n 3"]
@@ -99,9 +109,14 @@ class Detail(nn.Module):
         """h of every Gaussian, which knows no frame; x in head units."""
         return self.points(torch.cat([features, x, positional_encoding(x, self.bands)], dim=-1))
 
-    def residuals(self, hidden: Float[Tensor, "n w"], condition: Float[Tensor, " c"]) -> Residuals:
-        """What h makes of one condition."""
-        out = nn.functional.linear(hidden, self.exit.weight * self.gate(condition))
+    def residuals(
+        self,
+        hidden: Float[Tensor, "n w"],
+        condition: Float[Tensor, " c"],
+        shares: Float[Tensor, "n e"],
+    ) -> Residuals:
+        """What h makes of one condition, of which every Gaussian sees its shares."""
+        out = self.exit(hidden * self.gate(condition, shares))
         return Residuals(
             centre=out[:, 0:3] * CENTRE_SCALE,
             rotation=out[:, 3:6] * ROTATION_SCALE,
@@ -115,6 +130,7 @@ class Detail(nn.Module):
         features: Float[Tensor, "n f"],
         x: Float[Tensor, "n 3"],
         condition: Float[Tensor, " c"],
+        shares: Float[Tensor, "n e"],
     ) -> Residuals:
         """Residuals of all Gaussians under one condition; x in head units."""
-        return self.residuals(self.hidden(features, x), condition)
+        return self.residuals(self.hidden(features, x), condition, shares)

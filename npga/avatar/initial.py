@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from npga.avatar.attachment import initial_attachment
-from npga.avatar.avatar import CanonicalPoints
+from npga.avatar.types import CanonicalPoints
 from npga.core.graph import knn
 from npga.core.mesh import Mesh
 
@@ -165,14 +165,17 @@ def start_from(
     """All that an avatar's Gaussians need to start, from coloured canonical seeds."""
     from sklearn.neighbors import KDTree
 
-    samples = surface.sample(20000, 0).points
-    tree = KDTree(samples.double().numpy())
-    distance = torch.from_numpy(tree.query(seeds.points.double().numpy(), k=1)[0][:, 0]).float()
-    fade = ((REACH_OUTER - distance) / (REACH_OUTER - REACH_INNER)).clamp(0.0, 1.0)
+    samples = surface.sample(20000, 0)
+    tree = KDTree(samples.points.double().numpy())
+    distance, nearest = (
+        torch.from_numpy(found[:, 0]) for found in tree.query(seeds.points.double().numpy(), k=1)
+    )
+    fade = ((REACH_OUTER - distance.float()) / (REACH_OUTER - REACH_INNER)).clamp(0.0, 1.0)
     return CanonicalPoints(
         points=seeds.points,
         colors=seeds.colors,
         log_scales=spread_scales(seeds.points),
+        normals=samples.normals[nearest],
         omega=omega,
         reach=fade,
         attachment=initial_attachment(seeds.points),

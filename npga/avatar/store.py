@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 
-from npga.avatar.avatar import Avatar, AvatarSizes, CanonicalPoints, ExpressionStats
+from npga.avatar.avatar import Avatar
 from npga.avatar.forward import ForwardPrior
+from npga.avatar.types import AvatarSizes, CanonicalPoints, ExpressionStats
 from npga.core.errors import CheckpointError
 from npga.core.similarity import Similarity
 from npga.core.store import load_tensors, save_tensors
 
 AVATAR_FILE = "avatar.safetensors"
 AVATAR_FORMAT = "npga.avatar"
-AVATAR_VERSION = 1
+AVATAR_VERSION = 2
 
 
 def save_avatar(path: str | Path, avatar: Avatar, *, prior_checksum: str, participant: str) -> None:
@@ -47,6 +48,7 @@ def blank_avatar(gaussians: int, sizes: AvatarSizes, prior: ForwardPrior) -> Ava
         points=torch.zeros(gaussians, 3),
         colors=torch.zeros(gaussians, 3),
         log_scales=torch.zeros(gaussians, 3),
+        normals=torch.zeros(gaussians, 3),
         omega=torch.zeros(gaussians, prior.hyper_size),
         reach=torch.zeros(gaussians),
         attachment=torch.full((gaussians,), 0.5),
@@ -72,7 +74,6 @@ def load_avatar(path: str | Path, head_model_checksum: str | None = None) -> Ava
         )
     prior = ForwardPrior(**meta["prior_sizes"], head_model_checksum=found)
     avatar = blank_avatar(int(meta["gaussians"]), AvatarSizes(**meta["sizes"]), prior)
-    tensors.setdefault("detail.middle", torch.zeros_like(avatar.detail.middle))  # older avatars
     try:
         avatar.load_state_dict(tensors)
     except RuntimeError as error:

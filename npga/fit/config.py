@@ -40,6 +40,7 @@ class OptimConfig:
     logit_opacities: float = knob(4e-2, "opacities")
     colors: float = knob(8e-3, "sRGB colours")
     features: float = knob(5e-3, "latent features")
+    normals: float = knob(5e-3, "normals, which light falls on")
     omega: float = knob(1e-3, "hyper coordinates (only while F learns)")
     logit_attachment: float = knob(1e-2, "head or torso")
     reach: float = knob(5e-3, "how far F carries a Gaussian")
@@ -47,6 +48,7 @@ class OptimConfig:
     refiner: float = knob(1e-3, "the screen-space CNN")
     prior: float = knob(5e-5, "F, when it learns")
     torso: float = knob(4e-3, "what the torso follows of the head")
+    light: float = knob(4e-3, "the light that a head turns through")
     moves: float = knob(6e-4, "per-frame pose corrections (rad, head units)")
     codes: float = knob(3e-3, "per-frame code corrections")
     final: float = knob(0.1, "last learning rate / first")
@@ -120,6 +122,7 @@ class NetworkConfig:
     detail_bands: int = knob(4, "octaves of the positional encoding in G")
     refiner_width: int = knob(16, "channels of the screen-space CNN")
     neck: bool = knob(True, "G sees the head's rotation against the torso")
+    shares: bool = knob(True, "G sees only what of a code moves a place; else whole codes")
 
 
 @dataclass(frozen=True)

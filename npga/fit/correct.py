@@ -111,13 +111,13 @@ def _search(
     )
     rates = [group["lr"] for group in optimizer.param_groups]
     generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-    basis = avatar.prior_basis()
+    field = avatar.field()
     for step in range(search.steps):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * 0.1 ** (step / search.steps)
         batch = _some_cameras(data, index, search.cameras, generator, avatar)
         frame = corrections.of(batch)
-        posed = avatar.decode(frame.z_exp, frame.world_from_head, batch.torso, basis=basis)
+        posed = avatar.decode(frame.z_exp, frame.world_from_head, batch.torso, field=field)
         rendered = renderer(posed, batch.cameras)
         losses = terms(Scene(rendered, batch, avatar, posed, graph, frame.correction))
         torch.stack(list(losses.values())).sum().backward()

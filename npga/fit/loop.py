@@ -43,7 +43,7 @@ def fit(
                 frame.z_exp,
                 frame.world_from_head,
                 batch.torso,
-                basis=schedule.basis(avatar, step),
+                field=schedule.field(avatar, step),
                 code_noise=batch.code_noise,
             )
             rendered = renderer(posed, batch.cameras, batch.window)
@@ -55,7 +55,7 @@ def fit(
             if corrects:
                 corrections.settle()
             if densifier.act(avatar, optimizer, step):
-                schedule.frozen.drop()
+                schedule.kept.drop()
             log.step(step, losses, batch, gaussians=len(avatar))
     except ValueError:
         log.check()

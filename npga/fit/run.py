@@ -35,7 +35,7 @@ from npga.fit.regions import PixelWeights, face_regions
 from npga.fit.renderer import Renderer
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
-from npga.fit.schedule import BASIS_EVERY, Schedule, build_optimizer
+from npga.fit.schedule import FIELD_EVERY, Schedule, build_optimizer
 from npga.fit.setup import (
     Inputs,
     Split,
@@ -193,7 +193,7 @@ def train(session: Session, config: FitConfig, folder: Path, start: int) -> None
         )
 
     preview = Preview(folder, session.data, session.renderer, session.corrections)
-    every = -(-config.save_every // BASIS_EVERY) * BASIS_EVERY
+    every = -(-config.save_every // FIELD_EVERY) * FIELD_EVERY
     hooks = ((every, save), (config.preview_every, preview))
     fit(
         session.avatar,
@@ -244,12 +244,12 @@ def estimate(session: Session, config: FitConfig, start: int) -> str:
     avatar = copy.deepcopy(session.avatar)
     renderer = Renderer(avatar, config.backend, session.data.background, session.renderer.refine)
     seconds = []
-    basis = avatar.prior_basis()
+    field = avatar.field()
     for number in range(WARM_UP + 1):
         synchronize(session.device)
         began = time.perf_counter()
         batch = session.data.at_step(number, session.sampling, session.device)
-        posed = avatar.decode(batch.z_exp, batch.world_from_head, batch.torso, basis=basis)
+        posed = avatar.decode(batch.z_exp, batch.world_from_head, batch.torso, field=field)
         rendered = renderer(posed, batch.cameras, batch.window)
         scene = Scene(rendered, batch, avatar, posed, session.densifier.graph, None)
         torch.stack(list(session.terms(scene).values())).sum().backward()

@@ -3,24 +3,24 @@
 The optimiser is Adam with one group per kind of parameter, named like the fields of `OptimConfig`.
 """
 
-from dataclasses import asdict, dataclass, field
+import dataclasses
+from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from npga.avatar import Avatar
+from npga.avatar import Avatar, CanonicalField
 from npga.fit.config import OptimConfig, PriorMode
 from npga.fit.corrections import Corrections
 
 FINETUNE_FROM = 0.4
 """Share of the steps after which F learns, in `prior_mode=finetune`."""
-BASIS_EVERY = 8
-"""Steps between two evaluations of a frozen F's basis; saved states fall on multiples of it."""
+FIELD_EVERY = 8
+"""Steps between two evaluations of F at the centres; saved states fall on multiples of it."""
 HARDLY_SEEN = 1e-3
 """Gradients of the loss per unit of a correction: what is far below hardly moves, where Adam would
 else give a control that no picture shows the same steps as one that all show."""
-NETWORKS = ("detail", "refiner", "prior", "torso")
+NETWORKS = ("detail", "refiner", "prior", "torso", "light")
 
 
 def build_optimizer(
@@ -42,24 +42,24 @@ def build_optimizer(
     return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
 
-class FrozenBasis:
-    """F's basis while F is frozen, taken anew every `BASIS_EVERY` steps.
+class KeptField:
+    """F at the canonical centres, taken anew every `FIELD_EVERY` steps.
 
     The centres move by less than a millimetre between two refreshes, over which F is smooth.
     """
 
     def __init__(self) -> None:
-        self.basis: Tensor | None = None
+        self.field: CanonicalField | None = None
 
-    def at(self, avatar: Avatar, step: int) -> Float[Tensor, "n 3 r"]:
-        """The basis to use at a step."""
-        if self.basis is None or step % BASIS_EVERY == 0:
-            self.basis = avatar.prior_basis()
-        return self.basis
+    def at(self, avatar: Avatar, step: int) -> CanonicalField:
+        """The field to use at a step."""
+        if self.field is None or step % FIELD_EVERY == 0:
+            self.field = avatar.field()
+        return self.field
 
     def drop(self) -> None:
         """Forget it: the Gaussians have changed."""
-        self.basis = None
+        self.field = None
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,12 @@ class Schedule:
     """Share of the steps after which F learns, where it does."""
     corrections_from: float = 0.0
     """Share of the steps after which the track is corrected, where it is."""
-    frozen: FrozenBasis = field(default_factory=FrozenBasis)
+    kept: KeptField = dataclasses.field(default_factory=KeptField)
 
-    def basis(self, avatar: Avatar, step: int) -> Float[Tensor, "n 3 r"] | None:
-        """F's basis where F is frozen at this step; None where it learns."""
-        return None if self.prior_learns(step) else self.frozen.at(avatar, step)
+    def field(self, avatar: Avatar, step: int) -> CanonicalField:
+        """F at the centres at this step, without its basis where F learns."""
+        found = self.kept.at(avatar, step)
+        return found.without_basis() if self.prior_learns(step) else found
 
     def prior_learns(self, step: int) -> bool:
         """Whether F is trained at this step."""

@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from npga.avatar.attachment import blend_poses, initial_attachment
-from npga.avatar.avatar import CanonicalPoints
 from npga.avatar.initial import (
     EYES,
     MOUTH,
@@ -31,6 +30,7 @@ from npga.avatar.initial import (
     surface_seeds,
     thin,
 )
+from npga.avatar.types import CanonicalPoints
 from npga.capture.types import PointCloud
 from npga.core.graph import knn
 from npga.core.mesh import Mesh

@@ -14,6 +14,7 @@ def small_avatar(count: int = 30, seed: int = 0) -> Avatar:
         points=0.3 * torch.randn(count, 3),
         colors=torch.rand(count, 3),
         log_scales=-3.0 + 0.3 * torch.randn(count, 3),
+        normals=torch.randn(count, 3),
         omega=0.1 * torch.randn(count, 2),
         reach=torch.rand(count),
         attachment=torch.rand(count).clamp(0.02, 0.98),
@@ -33,6 +34,7 @@ def small_avatar(count: int = 30, seed: int = 0) -> Avatar:
         torch.nn.init.normal_(avatar.detail.exit.weight, std=0.5)
         torch.nn.init.normal_(avatar.refiner.layers[-1].weight, std=0.1)
         avatar.torso.share += 0.1 * torch.randn(6, 6)
+        avatar.light.table += 0.3 * torch.randn(8, 3)
     return avatar
 
 

@@ -1,5 +1,7 @@
 """The avatar's pose against a readable twin, its properties, and its file."""
 
+import copy
+
 import pytest
 import torch
 from small_avatar import head_pose, similarity, small_avatar
@@ -13,12 +15,42 @@ from npga.avatar.detail import (
     OPACITY_SCALE,
     ROTATION_SCALE,
 )
+from npga.avatar.field import NEAR
 from npga.avatar.forward import positional_encoding
 from npga.core.errors import CheckpointError
 from npga.core.rotations import matrix_from_rotvec, quat_from_matrix, quat_multiply
 from npga.core.similarity import Similarity
 
 CODE = torch.tensor([0.7, 0.1, 1.4])
+
+
+@torch.no_grad()
+def plain_shares(avatar, i):
+    """F's slopes at one centre by finite differences of F itself, in double precision."""
+    place = [v[i].detach()[None, None].double() for v in (avatar.means, avatar.omega)]
+    prior, identity = copy.deepcopy(avatar.prior).double(), avatar.identity[None].double()
+    span, step = avatar.expression_upper - avatar.expression_lower, 1e-4
+    shares = []
+    for k in range(len(span)):
+        nudge = step * torch.eye(len(span), dtype=torch.float64)[k]
+        ends = [prior(*place, (avatar.expression_mean + way * nudge)[None], identity)[0, 0]
+                for way in (1, -1)]  # fmt: skip
+        moved = float((ends[0] - ends[1]).norm() / (2 * step) * span[k])
+        moved *= float(avatar.attachment[i] * avatar.reach[i])
+        shares.append(moved / (moved + NEAR))
+    return torch.tensor(shares)
+
+
+def plain_light(avatar, i, rotation):
+    """One Gaussian's factor, harmonics written out."""
+    normal = avatar.normals[i] / avatar.normals[i].norm()
+    logs = torch.zeros(3)
+    for turn, sign in ((rotation, 1.0), (avatar.torso.rest.rotation, -1.0)):
+        x, y, z = turn @ normal
+        terms = [x, y, z, x * y, y * z, z * x, x**2 - y**2, (3 * z**2 - 1) / 2]
+        for row, term in zip(avatar.light.table, terms, strict=True):
+            logs = logs + sign * term * row
+    return torch.exp(avatar.attachment[i] * logs)
 
 
 def plain_pose(avatar, z_exp, head, rest):
@@ -35,8 +67,6 @@ def plain_pose(avatar, z_exp, head, rest):
     neck = torch.minimum(torch.maximum(rotvec, avatar.neck_lower), avatar.neck_upper)
     condition = torch.cat([(inside - avatar.expression_neutral) / span, 2 * neck])
     middle = avatar.detail.middle
-    g = avatar.detail.linear(condition) + avatar.detail.curved(condition)
-    g = g - avatar.detail.linear(middle) - avatar.detail.curved(middle)
 
     means, quats, log_scales, opacities, colors = [], [], [], [], []
     for i in range(len(avatar)):
@@ -44,6 +74,10 @@ def plain_pose(avatar, z_exp, head, rest):
         offset = avatar.prior(
             x[None, None], avatar.omega[i][None, None], z_exp[None], avatar.identity[None]
         )[0, 0]
+        seen = torch.cat([plain_shares(avatar, i), torch.ones(3)]) * (condition - middle)
+        bias = avatar.detail.curved.bias
+        bent = avatar.detail.curved(seen)
+        g = avatar.detail.linear(seen) + bent * bent.sigmoid() - bias * bias.sigmoid()
         h = avatar.detail.points(torch.cat([f, x, positional_encoding(x, avatar.detail.bands)]))
         out = avatar.detail.exit(h * g)
         at = x + a * avatar.reach[i] * offset + CENTRE_SCALE * out[:3]
@@ -58,6 +92,7 @@ def plain_pose(avatar, z_exp, head, rest):
         log_scales.append(avatar.log_scales[i] + grown + scale.log())
         opacities.append(avatar.logit_opacities[i] + OPACITY_SCALE * out[9])
         rgb = avatar.colors[i] + COLOR_SCALE * out[10:13]
+        rgb = rgb * plain_light(avatar, i, head.rotation)
         colors.append(torch.cat([rgb, f[: avatar.sizes.screen_features]]))
     normalised = torch.nn.functional.normalize(torch.stack(quats), dim=-1)
     return [
@@ -91,6 +126,7 @@ def test_a_moved_world_moves_the_gaussians():
         torch.tensor(1.5), matrix_from_rotvec(torch.tensor([0.3, -1.0, 0.4])),
         torch.tensor([1.0, 2.0, 3.0]),
     )  # fmt: skip
+    torch.nn.init.zeros_(avatar.light.table)  # it stays where it is
     moved = avatar.pose(CODE, world.compose(head), world.compose(rest))
     expected = avatar.pose(CODE, head, rest).transformed(world)
     torch.testing.assert_close(moved.means, expected.means, rtol=1e-4, atol=1e-5)
@@ -142,8 +178,7 @@ def test_kept_basis_of_f_changes_nothing_and_follows_training():
 
 def test_no_gradient_reaches_f_through_a_given_basis():
     avatar, head = small_avatar().train(), head_pose()
-    basis = avatar.prior_basis()
-    posed = avatar.decode(CODE, head, basis=basis)
+    posed = avatar.decode(CODE, head, field=avatar.field())
     torch.testing.assert_close(posed.gaussians.means, avatar.decode(CODE, head).gaussians.means)
     posed.gaussians.means.sum().backward()
     assert all(p.grad is None for p in avatar.prior.parameters()) and avatar.omega.grad is None
@@ -155,12 +190,12 @@ def test_codes_get_the_same_gradient_through_a_kept_basis_and_f_none():
     torch.nn.init.normal_(avatar.detail.exit.weight)
     weights = torch.randn(len(avatar), 3, generator=torch.Generator().manual_seed(0))
     found = []
-    for basis in (None, avatar.prior_basis()):
+    for field in (None, avatar.field()):
         code = CODE.clone().requires_grad_()
-        posed = avatar.decode(code, head, basis=basis)
+        posed = avatar.decode(code, head, field=field)
         (posed.gaussians.means * weights).sum().backward()
         found.append((posed.gaussians.means.detach(), posed.prior_offset.detach(), code.grad))
-        if basis is None:
+        if field is None:
             avatar.zero_grad()
     for with_f, with_basis in zip(*found, strict=True):
         torch.testing.assert_close(with_basis, with_f)

@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parents[1] / "nphm_tracking"))
 
 from acted_face import equipment
 
-from npga.avatar.avatar import Avatar, AvatarSizes, CanonicalPoints, ExpressionStats
+from npga.avatar import Avatar, AvatarSizes, CanonicalPoints, ExpressionStats
 from npga.avatar.forward import ForwardPrior
 from npga.avatar.store import save_avatar
 from npga.core.similarity import Similarity
@@ -22,8 +22,8 @@ def small_avatar(count: int = 60) -> Avatar:
     torch.manual_seed(0)
     points = 0.25 * torch.nn.functional.normalize(torch.randn(count, 3), dim=-1)
     start = CanonicalPoints(
-        points, torch.rand(count, 3), torch.full((count, 3), -2.5), torch.zeros(count, 2),
-        torch.ones(count), torch.full((count,), 0.99),
+        points, torch.rand(count, 3), torch.full((count, 3), -2.5), points,
+        torch.zeros(count, 2), torch.ones(count), torch.full((count,), 0.99),
     )  # fmt: skip
     size = model.exp_size
     prior = ForwardPrior(size, 3, width=8, depth=2, head_model_checksum=model.checksum())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from npga.avatar.avatar import Avatar, AvatarSizes, CanonicalPoints, ExpressionStats
+from npga.avatar import Avatar, AvatarSizes, CanonicalPoints, ExpressionStats
 from npga.avatar.forward import ForwardPrior
 from npga.avatar.store import save_avatar
 from npga.core.rotations import matrix_from_rotvec
@@ -107,8 +107,8 @@ def write_avatar(path: Path) -> None:
     model, n = equipment().model, 40
     points = 0.25 * torch.nn.functional.normalize(torch.randn(n, 3), dim=-1)
     start = CanonicalPoints(
-        points, torch.rand(n, 3), torch.full((n, 3), -2.5), torch.zeros(n, 2), torch.ones(n),
-        torch.full((n,), 0.99),
+        points, torch.rand(n, 3), torch.full((n, 3), -2.5), points, torch.zeros(n, 2),
+        torch.ones(n), torch.full((n,), 0.99),
     )  # fmt: skip
     size = model.exp_size
     prior = ForwardPrior(size, 3, width=8, depth=2, head_model_checksum=model.checksum())

@@ -14,7 +14,7 @@ from npga.fit.config import OptimConfig, PriorMode
 from npga.fit.loop import fit
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
-from npga.fit.schedule import BASIS_EVERY, Schedule
+from npga.fit.schedule import FIELD_EVERY, Schedule
 
 
 def go(session, folder, steps, start=0):
@@ -52,7 +52,7 @@ def test_two_halves_equal_the_whole_bit_for_bit(data, tmp_path, mode, late):
     whole = tiny_session(data, knobs)
     go(whole, tmp_path, 24)
     parts = tiny_session(data, knobs)
-    half = 2 * BASIS_EVERY
+    half = 2 * FIELD_EVERY
     go(parts, tmp_path, half)
     save(parts, tmp_path, half)
     torch.rand(3), random.random()

@@ -90,14 +90,14 @@ def tiny_avatar(data: FitData, count: int = 120) -> Avatar:
     torch.manual_seed(5)
     points = body(count).means + 0.02 * torch.randn(count, 3)
     start = CanonicalPoints(
-        points, torch.full((count, 3), 0.5), torch.full((count, 3), -2.9), torch.zeros(count, 2),
-        torch.ones(count), torch.full((count,), 0.98), opacity=0.5,
+        points, torch.full((count, 3), 0.5), torch.full((count, 3), -2.9), points,
+        torch.zeros(count, 2), torch.ones(count), torch.full((count,), 0.98), opacity=0.5,
     )  # fmt: skip
     prior = ForwardPrior(3, 4, width=8, depth=2, rank=4, head_model_checksum=MODEL)
     torch.nn.init.zeros_(prior.exit.weight)
     torch.nn.init.zeros_(prior.exit.bias)
     stats = ExpressionStats.of(data.expressions, torch.zeros(3))
-    sizes = AvatarSizes(features=6, detail_width=16, refiner_width=8)
+    sizes = AvatarSizes(features=6, detail_width=16, refiner_width=8, shares=False)  # F is still
     return Avatar(start, prior, torch.zeros(4), stats, data.sequences[0].torso, sizes)
 
 

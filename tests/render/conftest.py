@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from npga.avatar.avatar import Avatar, AvatarSizes, CanonicalPoints, ExpressionStats
+from npga.avatar import Avatar, AvatarSizes, CanonicalPoints, ExpressionStats
 from npga.avatar.forward import ForwardPrior
 from npga.avatar.store import save_avatar
 from npga.core.rotations import matrix_from_rotvec
@@ -19,8 +19,8 @@ def make_avatar() -> Avatar:
     n = 40
     points = 0.25 * torch.nn.functional.normalize(torch.randn(n, 3), dim=-1)
     start = CanonicalPoints(
-        points, torch.rand(n, 3), torch.full((n, 3), -2.5), torch.zeros(n, 2), torch.ones(n),
-        torch.full((n,), 0.99),
+        points, torch.rand(n, 3), torch.full((n, 3), -2.5), points, torch.zeros(n, 2),
+        torch.ones(n), torch.full((n,), 0.99),
     )  # fmt: skip
     prior = ForwardPrior(4, 3, width=8, depth=2, head_model_checksum=MODEL)
     prior.offset_scale.fill_(0.5)

@@ -1,4 +1,4 @@
-"""The avatar: canonical Gaussians, F (forward prior), G (detail) and the screen-space refiner."""
+"""The avatar: canonical Gaussians, F (forward prior), G (detail), light and the refiner (a CNN)."""
 
 from npga.avatar.avatar import Avatar as Avatar
 from npga.avatar.field import CanonicalField as CanonicalField

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from npga.capture.types import Capture, PointCloud
+from npga.capture import Capture, PointCloud
 from npga.core.cameras import Cameras
 from npga.core.errors import CaptureError, TrackError
 from npga.core.progress import bar, say

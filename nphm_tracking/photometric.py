@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from npga.capture.types import Capture
+from npga.capture import Capture
 from nphm_tracking.config import TrackConfig
 from nphm_tracking.frames import FrameState, LandmarkMotion, Person
 from nphm_tracking.landmarks import frontal_cameras

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 import npga
-from npga.capture import open_capture
-from npga.capture.types import Capture
+from npga.capture import Capture, open_capture
 from npga.core.config import as_plain
 from npga.core.errors import ConfigError
 from npga.core.output import output_dir

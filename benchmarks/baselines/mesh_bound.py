@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from npga.avatar import Avatar, AvatarSizes, CanonicalField, CanonicalPoints, Posed
+from npga.avatar import Avatar, AvatarSizes, CanonicalPoints, ForwardField, Posed
 from npga.avatar.attachment import blend_poses, initial_attachment
 from npga.avatar.detail import Residuals
 from npga.avatar.forward import combine
@@ -128,10 +128,10 @@ class MeshBound(Avatar):
         return self._vertex_basis
 
     @torch.no_grad()
-    def field(self) -> CanonicalField:
+    def field(self) -> ForwardField:
         """No basis at the centres; a Gaussian's shares of codes are those of its triangle."""
         shares = self.shares(self.vertex_basis(), initial_attachment(self.vertices))
-        return CanonicalField(None, shares[self.faces[self.parent]].mean(1))
+        return ForwardField(None, shares[self.faces[self.parent]].mean(1))
 
     def _forget(self) -> None:
         super()._forget()
@@ -157,7 +157,7 @@ class MeshBound(Avatar):
         world_from_head: Similarity,
         world_from_torso: Similarity | None = None,
         *,
-        field: CanonicalField | None = None,
+        field: ForwardField | None = None,
         code_noise: Float[Tensor, " e"] | None = None,
     ) -> Posed:
         """As our avatar's; the vertices' basis is always kept."""
@@ -180,7 +180,7 @@ class MeshBound(Avatar):
         gaussians = self.drawn(means, quats, log_scales, residuals, world_from_head)
         return Posed(gaussians, x_head - self.means - residuals.centre, residuals)
 
-    def _residuals(self, condition: Float[Tensor, " c"], field: CanonicalField | None) -> Residuals:
+    def _residuals(self, condition: Float[Tensor, " c"], field: ForwardField | None) -> Residuals:
         if self.moves_detail:
             shares = (self.field() if field is None else field).shares
             return self.detail(self.features, self.means, condition, shares)

@@ -1,7 +1,7 @@
 """The avatar: canonical Gaussians, F (forward prior), G (detail), light and the refiner (a CNN)."""
 
 from npga.avatar.avatar import Avatar as Avatar
-from npga.avatar.field import CanonicalField as CanonicalField
+from npga.avatar.field import ForwardField as ForwardField
 from npga.avatar.forward import ForwardPrior as ForwardPrior
 from npga.avatar.forward import load_prior as load_prior
 from npga.avatar.forward import save_prior as save_prior

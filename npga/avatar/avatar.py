@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from npga.avatar.attachment import TorsoFollow, blend_poses
 from npga.avatar.detail import Detail, Residuals
-from npga.avatar.field import CanonicalField, code_shares
+from npga.avatar.field import ForwardField, code_shares
 from npga.avatar.forward import ForwardPrior, combine
 from npga.avatar.light import Light
 from npga.avatar.recorded import RecordedDecode
@@ -164,12 +164,12 @@ class Avatar(nn.Module):
         self.detail.middle.copy_(conditions.mean(0))
 
     @torch.no_grad()
-    def field(self) -> CanonicalField:
+    def field(self) -> ForwardField:
         """F at the canonical centres; kept until the avatar is trained again or moved."""
         if self._field is None or self.training:
             basis = self.prior.basis(self.means[None], self.omega[None], self.identity[None])[0]
             carried = self.attachment * self.reach.clamp(min=0)
-            self._field = CanonicalField(basis, self.shares(basis, carried))
+            self._field = ForwardField(basis, self.shares(basis, carried))
         return self._field
 
     @torch.no_grad()
@@ -199,7 +199,7 @@ class Avatar(nn.Module):
         return super()._apply(fn, recurse)
 
     def _forget(self) -> None:
-        self._field: CanonicalField | None = None
+        self._field: ForwardField | None = None
         self._hidden: Tensor | None = None
         self._recorded: RecordedDecode[Posed] | None = None
 
@@ -222,7 +222,7 @@ class Avatar(nn.Module):
         world_from_head: Similarity,
         world_from_torso: Similarity | None = None,
         *,
-        field: CanonicalField | None = None,
+        field: ForwardField | None = None,
         code_noise: Float[Tensor, " e"] | None = None,
     ) -> Posed:
         """The Gaussians in the world under one code and one head pose.
@@ -257,7 +257,7 @@ class Avatar(nn.Module):
         z_exp: Tensor,
         world_from_head: Similarity,
         world_from_torso: Similarity | None,
-        field: CanonicalField,
+        field: ForwardField,
         hidden: Tensor | None,
         noise: Tensor | None = None,
     ) -> Posed:

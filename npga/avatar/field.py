@@ -22,15 +22,15 @@ NEAR = 0.004
 
 
 @dataclass(frozen=True)
-class CanonicalField:
-    """F at the canonical centres."""
+class ForwardField:
+    """F at the canonical centres, for whatever expression will be asked."""
 
     basis: Float[Tensor, "n 3 r"] | None
     """Head units per coefficient; None while F itself learns."""
     shares: Float[Tensor, "n e"]
     """How much of each number of a code G sees, 0..1."""
 
-    def without_basis(self) -> "CanonicalField":
+    def without_basis(self) -> "ForwardField":
         """For a decode whose gradients reach F."""
         return replace(self, basis=None)
 

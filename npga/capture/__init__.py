@@ -5,9 +5,9 @@ size, decoded once into a cache that lies beside the capture and never inside it
 the NeRSemble v2 layout; ``check`` is the doctor.
 """
 
+from npga.capture.capture import Capture
 from npga.capture.open import DEMO_CAPTURE, open_capture
 from npga.capture.types import (
-    Capture,
     Landmarks2D,
     Layout,
     MatteSource,

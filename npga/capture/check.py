@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from npga.capture.capture import Capture
 from npga.capture.examine import CameraReport, examine_camera
 from npga.capture.findings import (
     Finding,
@@ -28,7 +29,7 @@ from npga.capture.open import inspect_capture
 from npga.capture.overlay import overlay
 from npga.capture.parallel import Stop, in_threads
 from npga.capture.pcd import read_pcd
-from npga.capture.types import Capture, PointCloud, SequenceFiles
+from npga.capture.types import PointCloud, SequenceFiles
 from npga.core.errors import CaptureError
 from npga.core.progress import bar
 

@@ -23,8 +23,9 @@ from npga.capture.calibration import (
     pose_problem,
     read_json,
 )
+from npga.capture.capture import Capture
 from npga.capture.clips import STILLS
-from npga.capture.types import CalibratedCamera, Capture, Layout, SequenceFiles
+from npga.capture.types import CalibratedCamera, Layout, SequenceFiles
 from npga.core.errors import CaptureError
 
 FOLDER_FILE = "cameras.json"

@@ -26,8 +26,9 @@ from npga.capture.calibration import (
     read_color_matrices,
     read_json,
 )
+from npga.capture.capture import Capture
 from npga.capture.clips import probe_clip
-from npga.capture.types import CalibratedCamera, Capture, Layout, SequenceFiles
+from npga.capture.types import CalibratedCamera, Layout, SequenceFiles
 from npga.core.errors import CaptureError
 
 REFERENCE_WIDTH, REFERENCE_HEIGHT = 2200, 3208

@@ -10,9 +10,9 @@ Whether NeRSemble files are v2 or benchmark is told by ``intrinsics`` (one matri
 from pathlib import Path
 
 from npga.capture.calibration import Fault
+from npga.capture.capture import Capture
 from npga.capture.folder import FOLDER_FILE, read_folder
 from npga.capture.nersemble import BENCHMARK_TASKS, participants_in, read_nersemble
-from npga.capture.types import Capture
 from npga.core.errors import CaptureError
 
 DEMO_CAPTURE = Path(__file__).resolve().parents[1] / "assets" / "demo" / "capture"

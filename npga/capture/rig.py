@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from npga.capture.clips import probe_clip
-from npga.capture.types import Capture
+from npga.capture.types import CaptureFiles
 from npga.core.cameras import Cameras
 from npga.core.errors import CaptureError
 
 
 def cameras_at(
-    capture: Capture, serials: Sequence[str] | None, width: int | None, height: int | None
+    capture: CaptureFiles, serials: Sequence[str] | None, width: int | None, height: int | None
 ) -> Cameras:
     """See ``Capture.cameras``."""
     by_serial = {camera.serial: camera for camera in capture.rig}
@@ -37,7 +37,7 @@ def cameras_at(
     )
 
 
-def _picture_size(capture: Capture, width: int | None, height: int | None) -> tuple[int, int]:
+def _picture_size(capture: CaptureFiles, width: int | None, height: int | None) -> tuple[int, int]:
     if (width is None) != (height is None):
         raise CaptureError(
             f"A picture size needs both sides; width={width} and height={height} were given.",

@@ -4,7 +4,7 @@ t: frames, c: cameras, h w: pixels, n: points, l: landmarks. A *serial* is a cam
 World: metres, +y up, +z from the face to the cameras, +x to the subject's left.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -131,8 +131,8 @@ class SequenceFiles:
 
 
 @dataclass(frozen=True)
-class Capture:
-    """One person's calibrated multi-view recordings; made by ``open_capture``."""
+class CaptureFiles:
+    """Where one person's calibrated multi-view recordings lie, and their calibration."""
 
     root: Path
     participant: str
@@ -145,7 +145,6 @@ class Capture:
     backgrounds: Mapping[str, Path] = field(default_factory=dict)
     """Stills of the empty stage by serial."""
     background_removed: bool = False
-    _probed: dict[str, SequenceInfo] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def sequence_names(self) -> tuple[str, ...]:
@@ -153,85 +152,12 @@ class Capture:
         return tuple(files.name for files in self.files)
 
     @property
-    def sequences(self) -> tuple[SequenceInfo, ...]:
-        """Every sequence; raises CaptureError if a video cannot be opened."""
-        return tuple(self.sequence(name) for name in self.sequence_names)
-
-    @property
     def serials(self) -> tuple[str, ...]:
         """Every calibrated camera."""
         return tuple(camera.serial for camera in self.rig)
 
-    def sequence(self, name_or_prefix: str) -> SequenceInfo:
-        """The sequence of this name, or whose name starts so up to its number (``SEN-07``).
-
-        Raises CaptureError if unknown, if a video cannot be opened or its camera is uncalibrated.
-        """
-        from npga.capture.sequences import probe_sequence
-
-        files = self.sequence_files(name_or_prefix)
-        if files.name not in self._probed:
-            self._probed[files.name] = probe_sequence(files, self.serials)
-        return self._probed[files.name]
-
-    def sequence_files(self, name_or_prefix: str) -> SequenceFiles:
-        """Where the files of a sequence lie; raises CaptureError if unknown."""
-        from npga.capture.sequences import match_sequence
-
-        name = match_sequence(name_or_prefix, self.sequence_names, self.root)
-        return next(files for files in self.files if files.name == name)
-
-    def cameras(
-        self,
-        serials: Sequence[str] | None = None,
-        width: int | None = None,
-        height: int | None = None,
-    ) -> Cameras:
-        """Calibrated cameras (default: all) at a picture size (default: that of the videos).
-
-        Raises CaptureError for an unknown serial.
-        """
-        from npga.capture.rig import cameras_at
-
-        return cameras_at(self, serials, width, height)
-
-    def matte_source(self, sequence: str) -> MatteSource:
-        """Where ``views`` would take the mattes of a sequence from."""
-        if self.sequence_files(sequence).mattes:
+    def matte_source_of(self, files: SequenceFiles) -> MatteSource:
+        """Where the mattes of a sequence come from."""
+        if files.mattes:
             return MatteSource.files
         return MatteSource.background if self.backgrounds else MatteSource.none
-
-    def views(
-        self,
-        sequence: str,
-        frames: Sequence[int] | None = None,
-        serials: Sequence[str] | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        cache_dir: Path | str | None = None,
-    ) -> Views:
-        """Colour-corrected pictures and mattes, decoded once into a cache beside the capture.
-
-        Defaults: all frames, all cameras of the sequence, the video's size. Raises CaptureError.
-        """
-        from npga.capture.views import load_views
-
-        return load_views(self, sequence, frames, serials, width, height, cache_dir)
-
-    def has_clouds(self, sequence: str) -> bool:
-        """Whether the capture brings point clouds of a sequence."""
-        return self.sequence_files(sequence).clouds is not None
-
-    def cloud(self, sequence: str, frame: int) -> PointCloud:
-        """The capture's own point cloud of a frame; raises CaptureError if absent or broken."""
-        from npga.capture.pcd import read_cloud_of
-
-        return read_cloud_of(self.sequence_files(sequence), frame)
-
-    def landmarks(self, sequence: str) -> Landmarks2D | None:
-        """Landmarks found ahead of time, ``<root>/../landmarks/<participant>/<sequence>.npz``."""
-        from npga.capture.landmarks import landmarks_path, read_landmarks
-
-        name = self.sequence_files(sequence).name
-        path = landmarks_path(self.root, self.participant, name)
-        return read_landmarks(path) if path.exists() else None

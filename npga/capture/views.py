@@ -29,7 +29,8 @@ from npga.capture.clips import list_stills, read_clip
 from npga.capture.color import ColorCorrection
 from npga.capture.mattes import matte_from_background, snap_matte
 from npga.capture.parallel import Stop, in_threads
-from npga.capture.types import Capture, MatteSource, SequenceFiles, SequenceInfo, Views
+from npga.capture.rig import cameras_at
+from npga.capture.types import CaptureFiles, MatteSource, SequenceFiles, SequenceInfo, Views
 from npga.core.errors import CaptureError
 from npga.core.images import read_image, resize_area
 from npga.core.progress import bar
@@ -58,8 +59,9 @@ class CameraEntries:
 
 
 def load_views(
-    capture: Capture,
-    sequence: str,
+    capture: CaptureFiles,
+    files: SequenceFiles,
+    info: SequenceInfo,
     frames: Sequence[int] | None,
     serials: Sequence[str] | None,
     width: int | None,
@@ -67,18 +69,16 @@ def load_views(
     cache_dir: Path | str | None,
 ) -> Views:
     """See ``Capture.views``."""
-    info = capture.sequence(sequence)
-    files = capture.sequence_files(info.name)
     wanted = _checked_frames(frames, info, capture)
     chosen = _checked_serials(serials, info, capture)
     if width is None and height is None:
         width, height = info.width, info.height
-    cameras = capture.cameras(chosen, width, height)
+    cameras = cameras_at(capture, chosen, width, height)
     size = (cameras.width, cameras.height)
     folder = checked_cache_dir(cache_dir, capture.root) / capture.root.name
     folder = folder / capture.participant / info.name
     stride = common_stride(wanted)
-    source = capture.matte_source(info.name)
+    source = capture.matte_source_of(files)
     plan = [_plan(capture, files, s, size, folder, stride, source) for s in chosen]
     _decode([p for camera in plan for p in camera.passes], size, info)
     images = torch.zeros(len(wanted), len(chosen), size[1], size[0], 3, dtype=torch.uint8)
@@ -105,7 +105,7 @@ def common_stride(frames: Sequence[int]) -> int:
 
 
 def _checked_frames(
-    frames: Sequence[int] | None, info: SequenceInfo, capture: Capture
+    frames: Sequence[int] | None, info: SequenceInfo, capture: CaptureFiles
 ) -> tuple[int, ...]:
     wanted = tuple(int(f) for f in (range(info.frame_count) if frames is None else frames))
     outside = [f for f in wanted if not 0 <= f < info.frame_count]
@@ -119,7 +119,7 @@ def _checked_frames(
 
 
 def _checked_serials(
-    serials: Sequence[str] | None, info: SequenceInfo, capture: Capture
+    serials: Sequence[str] | None, info: SequenceInfo, capture: CaptureFiles
 ) -> tuple[str, ...]:
     chosen = tuple(info.serials if serials is None else serials)
     unknown = [serial for serial in chosen if serial not in info.serials]
@@ -133,7 +133,7 @@ def _checked_serials(
 
 
 def _plan(
-    capture: Capture,
+    capture: CaptureFiles,
     files: SequenceFiles,
     serial: str,
     size: tuple[int, int],
@@ -182,7 +182,7 @@ def _passes(clip: Path, targets: list[tuple[Entry, Encode]]) -> tuple[Pass, ...]
     return tuple(Pass(clip, tuple(t for t in targets if t[0].stride == s)) for s in strides)
 
 
-def _background(capture: Capture, serial: str) -> Path:
+def _background(capture: CaptureFiles, serial: str) -> Path:
     still = capture.backgrounds.get(serial)
     if still is not None and still.is_dir():
         still = next(iter(list_stills(still)), None)

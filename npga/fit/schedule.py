@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from npga.avatar import Avatar, CanonicalField
+from npga.avatar import Avatar, ForwardField
 from npga.fit.config import OptimConfig, PriorMode
 from npga.fit.corrections import Corrections
 
@@ -49,9 +49,9 @@ class KeptField:
     """
 
     def __init__(self) -> None:
-        self.field: CanonicalField | None = None
+        self.field: ForwardField | None = None
 
-    def at(self, avatar: Avatar, step: int) -> CanonicalField:
+    def at(self, avatar: Avatar, step: int) -> ForwardField:
         """The field to use at a step."""
         if self.field is None or step % FIELD_EVERY == 0:
             self.field = avatar.field()
@@ -75,7 +75,7 @@ class Schedule:
     """Share of the steps after which the track is corrected, where it is."""
     kept: KeptField = dataclasses.field(default_factory=KeptField)
 
-    def field(self, avatar: Avatar, step: int) -> CanonicalField:
+    def field(self, avatar: Avatar, step: int) -> ForwardField:
         """F at the centres at this step, without its basis where F learns."""
         found = self.kept.at(avatar, step)
         return found.without_basis() if self.prior_learns(step) else found

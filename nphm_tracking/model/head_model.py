@@ -21,6 +21,7 @@ from npga.core.mesh import Mesh
 from npga.core.store import checksum
 from nphm_tracking.model.backward import BackwardField
 from nphm_tracking.model.canonical import CanonicalField
+from nphm_tracking.model.mesh import level_set
 from nphm_tracking.model.sizes import HeadModelSizes
 
 PUBLISHED_BOUNDS = ((-0.55, -0.5, -0.95), (0.55, 0.75, 0.4))
@@ -266,10 +267,25 @@ class HeadModel(nn.Module):
         return checksum({k: v.float() for k, v in self.state_dict().items()})
 
     def mesh(self, codes: Codes, resolution: int = 128, canonical: bool = False) -> Mesh:
-        """Marching cubes of the posed (or the canonical, omega = 0) head; see ``mesh.py``."""
-        from nphm_tracking.model.mesh import head_mesh
+        """The surface of the posed (or the canonical, omega = 0) head, vertices in head space.
 
-        return head_mesh(self, codes, resolution, canonical)
+        ``resolution`` cells along the box's longest side; colours in 0..1. Raises ConfigError where
+        the box holds no surface.
+        """
+
+        def carried(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n c"]:
+            if canonical:
+                return torch.cat([points, points.new_zeros(len(points), self.hyper_size)], dim=-1)
+            offsets, hyper = self.backward_field(points, self.compress(codes.z_geo), codes.z_exp)
+            return torch.cat([points + offsets, hyper], dim=-1)
+
+        def sdf(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+            return self.sdf(carried(points), codes.z_geo)
+
+        def color(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+            return self.color(carried(points), codes.z_geo, codes.z_app)
+
+        return level_set(sdf, color, self.bounds, resolution)
 
     def _sdf_color(
         self, canonical: Float[Tensor, "*b n c"], z_geo: Tensor, z_app: Tensor

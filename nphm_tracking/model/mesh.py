@@ -1,11 +1,17 @@
-"""A head model's surface as a triangle mesh (marching cubes in the model's box)."""
+"""The zero level set of a field as a triangle mesh (marching cubes in a box), coarse to fine.
+
+Letters: n points.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from npga.core.errors import ConfigError
 from npga.core.mesh import Mesh
-from nphm_tracking.model.head_model import Codes, HeadModel
 
 CHUNK = 8192
 """Queries per evaluation; bounds memory, does not change the result."""
@@ -14,20 +20,23 @@ COARSEST = 4
 REFINE_REACH = 1.0
 """Grid points are evaluated where the coarser grid has the surface within so many cells."""
 
+Distance = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
+Color = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
+
 
 @torch.no_grad()
-def head_mesh(model: HeadModel, codes: Codes, resolution: int, canonical: bool) -> Mesh:
-    """The zero level set, vertices in head space, with colours in 0..1.
+def level_set(sdf: Distance, color: Color, bounds: Float[Tensor, "2 3"], resolution: int) -> Mesh:
+    """Where ``sdf`` is zero inside the box, with ``color``'s -1..1 as 0..1 at the vertices.
 
-    ``resolution`` cells along the box's longest side. ``canonical`` meshes the canonical field at
-    omega = 0 instead of the posed head. Raises ConfigError where the box holds no surface.
+    ``resolution`` cells along the box's longest side. Raises ConfigError where the box holds no
+    surface.
     """
     from skimage.measure import marching_cubes
 
-    low, high = model.bounds[0], model.bounds[1]
+    low, high = bounds[0], bounds[1]
     step = (high - low).max() / resolution
     cells = torch.ceil((high - low) / (step * COARSEST)).long()
-    volume = _refined_volume(model, codes, canonical, low, step, cells).float().cpu().numpy()
+    volume = _refined_volume(sdf, low, step, cells).float().cpu().numpy()
     if not volume.min() < 0 < volume.max():
         raise ConfigError(
             f"No surface crosses the model's box (SDF {volume.min():.3f}..{volume.max():.3f}).",
@@ -35,19 +44,12 @@ def head_mesh(model: HeadModel, codes: Codes, resolution: int, canonical: bool) 
         )
     vertices, faces, _, _ = marching_cubes(volume, level=0.0)
     points = low + step * torch.from_numpy(np.ascontiguousarray(vertices)).to(low)
-    colors = torch.cat([_color(model, part, codes, canonical) for part in points.split(CHUNK)])
+    colors = torch.cat([color(part) for part in points.split(CHUNK)])
     order = torch.from_numpy(np.ascontiguousarray(faces, dtype=np.int64)).to(points.device)
     return Mesh(points, order, ((colors + 1) / 2).clamp(0, 1))
 
 
-def _refined_volume(
-    model: HeadModel,
-    codes: Codes,
-    canonical: bool,
-    low: torch.Tensor,
-    step: torch.Tensor,
-    cells: torch.Tensor,
-) -> torch.Tensor:
+def _refined_volume(sdf: Distance, low: Tensor, step: Tensor, cells: Tensor) -> Tensor:
     """SDF on the finest grid: evaluated near the surface, interpolated elsewhere."""
     stride, volume = COARSEST, low.new_zeros(0)
     while stride >= 1:
@@ -64,24 +66,7 @@ def _refined_volume(
             )[0, 0]
             active = volume.abs() < REFINE_REACH * 2 * stride * step
         points = low + index[active].to(low.dtype) * (step * stride)
-        parts = [_sdf(model, part, codes, canonical) for part in points.split(CHUNK)]
+        parts = [sdf(part) for part in points.split(CHUNK)]
         volume[active] = torch.cat(parts) if parts else volume[active]
         stride //= 2
     return volume
-
-
-def _canonical(
-    model: HeadModel, points: torch.Tensor, codes: Codes, canonical: bool
-) -> torch.Tensor:
-    if canonical:
-        return torch.cat([points, points.new_zeros(len(points), model.hyper_size)], dim=-1)
-    offsets, hyper = model.backward_field(points, model.compress(codes.z_geo), codes.z_exp)
-    return torch.cat([points + offsets, hyper], dim=-1)
-
-
-def _sdf(model: HeadModel, points: torch.Tensor, codes: Codes, canonical: bool) -> torch.Tensor:
-    return model.sdf(_canonical(model, points, codes, canonical), codes.z_geo)
-
-
-def _color(model: HeadModel, points: torch.Tensor, codes: Codes, canonical: bool) -> torch.Tensor:
-    return model.color(_canonical(model, points, codes, canonical), codes.z_geo, codes.z_app)

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from npga.capture.types import Capture
+from npga.capture import Capture
 from npga.core.cameras import Cameras
 from npga.core.images import contact_sheet, write_image
 from npga.core.mesh import Mesh

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from npga.capture.types import Capture
+from npga.capture import Capture
 from npga.core.charts import CHART_STYLE
 from npga.core.images import contact_sheet, write_image
 from npga.core.page import page, write_page

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_person import CPU, Knobs, body, rig, take, tiny_avatar, tiny_session
 
-from npga.avatar import CanonicalField
+from npga.avatar import ForwardField
 from npga.core.rotations import matrix_from_rotvec, rotvec_from_matrix
 from npga.core.similarity import Similarity
 from npga.fit.batch import FitData
@@ -46,7 +46,7 @@ def true_session(wrong: FitData, knobs: Knobs, gauge: bool = True):
         avatar.prior.linear.weight[0, 0] = 1.0
     basis = torch.zeros(150, 3, avatar.prior.rank)
     basis[:, 1, 0] = -0.15 * (person.means[:, 1] < 0)
-    avatar.field = lambda: CanonicalField(basis, avatar.shares(basis, torch.ones(150)))
+    avatar.field = lambda: ForwardField(basis, avatar.shares(basis, torch.ones(150)))
     corrections = Corrections(wrong, knobs.corrected, gauge=gauge)
     weights = {"l1": 1.0, "ssim": 0.2, "small_codes": 1e-4, "smooth_corrections": 1e-5}
     still = DensifyConfig(start=10_000)

@@ -8,7 +8,8 @@ import torch
 from analytic_head import AnalyticHead
 from torch import Tensor
 
-from npga.capture.types import Capture, Landmarks2D, Layout, PointCloud, SequenceInfo, Views
+from npga.capture import Capture
+from npga.capture.types import Landmarks2D, Layout, PointCloud, SequenceInfo, Views
 from npga.core.cameras import Cameras, look_at
 from npga.core.errors import CaptureError
 from npga.core.rotations import matrix_from_rotvec

@@ -95,13 +95,15 @@ class Detail(nn.Module):
         change = condition - self.middle
         size = shares.shape[1]
         code, neck = change[:size], change[size:]
-        weight = torch.cat([self.linear.weight, self.curved.weight])
-        common = weight[:, size:] @ neck
-        both = torch.addmm(common, shares, (weight[:, :size] * code).T)
-        straight, bent = both.chunk(2, dim=-1)
-        bias = self.curved.bias
-        silu = nn.functional.silu
-        return straight + silu(bent + bias) - silu(bias)
+
+        def asked(weight: Tensor, bias: Tensor) -> Tensor:
+            common = bias + weight[:, size:] @ neck
+            return torch.addmm(common, shares, (weight[:, :size] * code).T)
+
+        silu, bias, still = nn.functional.silu, self.curved.bias, not torch.is_grad_enabled()
+        bent = silu(asked(self.curved.weight, bias), inplace=still)
+        straight = asked(self.linear.weight, -silu(bias))
+        return straight.add_(bent) if still else straight + bent
 
     def hidden(
         self, features: Float[Tensor, "n f"], x: Float[Tensor, "n 3"]

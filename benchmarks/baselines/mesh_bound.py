@@ -119,30 +119,33 @@ class MeshBound(Avatar):
         self.register_buffer("faces", surface.faces.clone())
 
     @torch.no_grad()
-    def vertex_basis(self) -> Float[Tensor, "v 3 r"]:
-        """F's basis at the vertices; F stays as distilled: the mesh is the tracked one."""
-        if self._vertex_basis is None:
-            self._vertex_basis = self.prior.basis(
+    def vertex_field(self) -> ForwardField:
+        """F at the vertices; F stays as distilled: the mesh is the tracked one."""
+        if self._vertex_field is None:
+            basis = self.prior.basis(
                 self.vertices[None], self.vertex_omega[None], self.identity[None]
             )[0]
-        return self._vertex_basis
+            shares = self.shares(basis, initial_attachment(self.vertices))
+            self._vertex_field = ForwardField(basis, shares)
+        return self._vertex_field
 
     @torch.no_grad()
     def field(self) -> ForwardField:
         """No basis at the centres; a Gaussian's shares of codes are those of its triangle."""
-        shares = self.shares(self.vertex_basis(), initial_attachment(self.vertices))
-        return ForwardField(None, shares[self.faces[self.parent]].mean(1))
+        return ForwardField(None, self.vertex_field().shares[self.faces[self.parent]].mean(1))
 
     def _forget(self) -> None:
         super()._forget()
-        self._vertex_basis: Tensor | None = None
+        self._vertex_field: ForwardField | None = None
 
     def tracked_mesh(self, z_exp: Float[Tensor, " e"]) -> Float[Tensor, "v 3"]:
         """The vertices under an expression, in head space; the neck fades to the torso's rest.
 
         Gradients reach a code that asks for them.
         """
-        offset = combine(self.vertex_basis()[None], self.frozen_coefficients(z_exp)[None])[0]
+        basis = self.vertex_field().basis
+        assert basis is not None
+        offset = combine(basis[None], self.frozen_coefficients(z_exp)[None])[0]
         return self.vertices + offset * initial_attachment(self.vertices)[:, None]
 
     def frames(self, vertices: Float[Tensor, "v 3"]) -> TriangleFrames:

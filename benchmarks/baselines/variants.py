@@ -38,11 +38,12 @@ class Variant:
     density: type[Densifier] = Densifier
 
 
-BOUND = (*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN, *NO_MOTION_COST, *NO_LIGHT)
+BOUND = (*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN, *NO_MOTION_COST)
+"""What a mesh-bound avatar as published lacks, but for the light."""
 
 VARIANTS = {
     "full": Variant(),
-    "mesh_bound": Variant(BOUND, bound=True),
+    "mesh_bound": Variant((*BOUND, *NO_LIGHT), bound=True),
     "vanilla": Variant((*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN)),
     "no_features": Variant(NO_FEATURES),
     "no_laplacian": Variant(NO_LAPLACIAN),
@@ -55,9 +56,7 @@ VARIANTS = {
     "mesh_bound_lpips": Variant(
         (*NO_FEATURES, *NO_LAPLACIAN, *NO_REFINED, *NO_MOTION_COST, *NO_LIGHT), bound=True
     ),
-    "mesh_bound_light": Variant(
-        (*NO_FEATURES, *NO_LAPLACIAN, *NO_CNN, *NO_MOTION_COST), bound=True
-    ),
+    "mesh_bound_light": Variant(BOUND, bound=True),
     "mesh_bound_detail": Variant(bound=True),
 }
 """In the order of their worth; the last three only on request: mesh_bound with LPIPS among its

@@ -27,7 +27,7 @@ from npga.avatar.detail import Residuals
 from npga.avatar.forward import combine
 from npga.avatar.initial import nearest_places
 from npga.core.mesh import Mesh
-from npga.core.rotations import quat_from_matrix, quat_multiply
+from npga.core.rotations import quat_from_matrix, quat_multiply, small_turn
 from npga.core.similarity import Similarity
 from npga.fit.terms import Scene, Term
 
@@ -126,13 +126,13 @@ class MeshBound(Avatar):
                 self.vertices[None], self.vertex_omega[None], self.identity[None]
             )[0]
             shares = self.shares(basis, initial_attachment(self.vertices))
-            self._vertex_field = ForwardField(basis, shares)
+            self._vertex_field = ForwardField(basis, None, shares)
         return self._vertex_field
 
     @torch.no_grad()
-    def field(self) -> ForwardField:
-        """No basis at the centres; a Gaussian's shares of codes are those of its triangle."""
-        return ForwardField(None, self.vertex_field().shares[self.faces[self.parent]].mean(1))
+    def field(self, turns: Tensor | None = None) -> ForwardField:
+        """No basis or turns at the centres; a Gaussian's shares are those of its triangle."""
+        return ForwardField(None, None, self.vertex_field().shares[self.faces[self.parent]].mean(1))
 
     def _forget(self) -> None:
         super()._forget()
@@ -171,16 +171,18 @@ class MeshBound(Avatar):
         residuals = self._residuals(condition, field)
         local = self.means + residuals.centre - rest.middle
         x_head = now.middle + ratio[:, None] * (turn @ local[..., None])[..., 0]
-        small = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)
         means, quats, log_scales = blend_poses(
             x_head,
-            quat_multiply(quat_from_matrix(turn), quat_multiply(small, self.quats)),
+            quat_multiply(
+                quat_from_matrix(turn), quat_multiply(small_turn(residuals.rotation), self.quats)
+            ),
             self.log_scales + residuals.log_scale + ratio.log()[:, None],
             self.attachment,
             world_from_head,
             self.torso(world_from_head, world_from_torso),
         )
-        gaussians = self.drawn(means, quats, log_scales, residuals, world_from_head)
+        normals = (turn @ self.normals[..., None])[..., 0]
+        gaussians = self.drawn(means, quats, log_scales, normals, residuals, world_from_head)
         return Posed(gaussians, x_head - self.means - residuals.centre, residuals)
 
     def _residuals(self, condition: Float[Tensor, " c"], field: ForwardField | None) -> Residuals:

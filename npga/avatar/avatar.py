@@ -1,8 +1,8 @@
 """The avatar: canonical Gaussians, and what an expression and two poses make of them.
 
     x_head  = x + a reach F(x, omega, z_exp) + G.centre          head space, 1 unit = 250 mm
-    q_head  = exp(G.rotation) q,   s_head = s + G.log_scale,   and so on for opacity
-    color   = (c + G.color) light(normal, T_head)                 see `light.py`
+    q_head  = exp(G.rotation) exp(a reach turn F) q,    s_head = s + G.log_scale, opacity alike
+    color   = (c + G.color) light(turned normal, T_head)          see `light.py`
     x_world = a T_head x_head + (1 - a) T_torso x_head            `attachment.blend_poses`
 
 Letters: `n` Gaussians, `e` expression size, `i` identity size, `h` hyper coordinates omega,
@@ -29,7 +29,7 @@ from npga.avatar.recorded import RecordedDecode
 from npga.avatar.refiner import Refiner
 from npga.avatar.types import AvatarSizes, CanonicalPoints, ExpressionStats, Posed
 from npga.core.gaussians import Gaussians
-from npga.core.rotations import quat_multiply
+from npga.core.rotations import quat_multiply, quat_rotate, small_turn
 from npga.core.similarity import Similarity
 
 
@@ -164,12 +164,17 @@ class Avatar(nn.Module):
         self.detail.middle.copy_(conditions.mean(0))
 
     @torch.no_grad()
-    def field(self) -> ForwardField:
-        """F at the canonical centres; kept until the avatar is trained again or moved."""
+    def field(self, turns: Float[Tensor, "n 3 r"] | None = None) -> ForwardField:
+        """F at the canonical centres; kept until the avatar is trained again or moved.
+
+        `turns` of a moment ago, where given, are believed: they cost four times the rest.
+        """
         if self._field is None or self.training:
-            basis = self.prior.basis(self.means[None], self.omega[None], self.identity[None])[0]
+            where = (self.means[None], self.omega[None], self.identity[None])
+            basis = self.prior.basis(*where)[0]
+            turns = self.prior.basis_turns(*where)[0] if turns is None else turns
             carried = self.attachment * self.reach.clamp(min=0)
-            self._field = ForwardField(basis, self.shares(basis, carried))
+            self._field = ForwardField(basis, turns, self.shares(basis, carried))
         return self._field
 
     @torch.no_grad()
@@ -263,26 +268,31 @@ class Avatar(nn.Module):
     ) -> Posed:
         condition = self.detail_condition(z_exp, world_from_head, world_from_torso, noise)
         attachment = self.attachment
+        carried = (attachment * self.reach)[:, None]
+        coefficients = self.frozen_coefficients(z_exp)[None]
         if field.basis is None:
             offset = self.prior(
                 self.means[None], self.omega[None], z_exp[None], self.identity[None]
             )[0]
         else:
-            offset = combine(field.basis[None], self.frozen_coefficients(z_exp)[None])[0]
-        offset = offset * (attachment * self.reach)[:, None]
+            offset = combine(field.basis[None], coefficients)[0]
+        offset = carried * offset
         if hidden is None:
             hidden = self.detail.hidden(self.features, self.means)
         residuals = self.detail.residuals(hidden, condition, field.shares)
-        turn = torch.cat([torch.ones_like(residuals.rotation[:, :1]), residuals.rotation / 2], -1)
+        assert field.turns is not None
+        turn = small_turn(carried * combine(field.turns[None], coefficients)[0])
+        bent = quat_multiply(small_turn(residuals.rotation), turn)
         means, quats, log_scales = blend_poses(
             self.means + offset + residuals.centre,
-            quat_multiply(turn, self.quats),
+            quat_multiply(bent, self.quats),
             self.log_scales + residuals.log_scale,
             attachment,
             world_from_head,
             self.torso(world_from_head, world_from_torso),
         )
-        gaussians = self.drawn(means, quats, log_scales, residuals, world_from_head)
+        normals = quat_rotate(turn, self.normals)
+        gaussians = self.drawn(means, quats, log_scales, normals, residuals, world_from_head)
         return Posed(gaussians, offset, residuals)
 
     def drawn(
@@ -290,12 +300,16 @@ class Avatar(nn.Module):
         means: Tensor,
         quats: Tensor,
         log_scales: Tensor,
+        normals: Tensor,
         residuals: Residuals,
         world_from_head: Similarity,
     ) -> Gaussians:
-        """Gaussians placed in the world, with the opacities and channels that are drawn."""
-        turned, rest = world_from_head.rotation, self.torso.rotation
-        light = self.light(self.normals, self.attachment, turned, rest)
+        """Gaussians placed in the world, with the opacities and channels that are drawn.
+
+        `normals` are those under the expression, in head space.
+        """
+        now, rest = world_from_head.rotation, self.torso.rotation
+        light = self.light(self.normals, normals, self.attachment, now, rest)
         features = self.features[:, : self.sizes.screen_features]
         return Gaussians(
             means=means,

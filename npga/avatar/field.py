@@ -1,4 +1,4 @@
-"""What F says of the canonical centres whatever the expression: how they move, and by which codes.
+"""What F says of the canonical centres whatever the expression: how they move and turn, by what.
 
 G is asked about codes too, but a Gaussian's share of each is cut to what F moves there:
 
@@ -27,6 +27,9 @@ class ForwardField:
 
     basis: Float[Tensor, "n 3 r"] | None
     """Head units per coefficient; None while F itself learns."""
+    turns: Float[Tensor, "n 3 r"] | None
+    """Axis times sine of the angle by which what is around a centre turns, per coefficient; None
+    where something else turns the Gaussians (a mesh)."""
     shares: Float[Tensor, "n e"]
     """How much of each number of a code G sees, 0..1."""
 

@@ -32,6 +32,8 @@ PRIOR_FORMAT = "npga.prior"
 PRIOR_VERSION = 1
 SHIPPED_PRIOR = Path(__file__).parent.parent / "assets" / "forward_prior.safetensors"
 """F of the open prior."""
+NEIGHBOURHOOD = 0.01
+"""Head units (2.5 mm) on each side of a point, over which a turn is taken."""
 
 
 def positional_encoding(x: Float[Tensor, "*n d"], bands: int) -> Float[Tensor, "*n s"]:
@@ -216,6 +218,32 @@ class ForwardPrior(nn.Module):
     ) -> Float[Tensor, "b n 3 r"]:
         """How each point moves per coefficient, in head units; it knows no expression."""
         return (self.exit(self.trunk(x, omega, identity)) * self.unit).unflatten(-1, (3, self.rank))
+
+    @torch.no_grad()
+    def basis_turns(
+        self,
+        x: Float[Tensor, "b n 3"],
+        omega: Float[Tensor, "b n h"],
+        identity: Float[Tensor, "b i"],
+    ) -> Float[Tensor, "b n 3 r"]:
+        """How the neighbourhood of each point turns per coefficient: half the curl of the basis.
+
+        Where x + offset turns by an angle, this combines to the axis times the angle's sine. By
+        central differences over `NEIGHBOURHOOD`: distillation gave F no derivatives, and those at
+        a point have ripples of the positional encoding. No gradient.
+        """
+        slopes = []
+        for axis in range(3):
+            step = torch.zeros_like(x[0, 0])
+            step[axis] = NEIGHBOURHOOD
+            ahead, behind = (self.trunk(x + to, omega, identity) for to in (step, -step))
+            slopes.append((ahead - behind) * (self.unit / (4 * NEIGHBOURHOOD)))
+        rows = self.exit.weight.unflatten(0, (3, self.rank))
+        turns = []
+        for axis in range(3):
+            one, two = (axis + 1) % 3, (axis + 2) % 3
+            turns.append(slopes[one] @ rows[two].T - slopes[two] @ rows[one].T)
+        return torch.stack(turns, dim=-2)
 
     def coefficients(
         self, z_exp: Float[Tensor, "b e"], identity: Float[Tensor, "#b i"]

@@ -58,6 +58,25 @@ def quat_multiply(
     )
 
 
+def small_turn(rotvec: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4"]:
+    """The quaternion (1, r / 2), not normalised: turns by r to the second order.
+
+    Its angle is 2 atan(|r| / 2); where |r| is the sine of an angle, it is that angle to 2 degrees
+    in 30.
+    """
+    return torch.cat([torch.ones_like(rotvec[..., :1]), rotvec / 2], dim=-1)
+
+
+def quat_rotate(
+    quats: Float[Tensor, "*b 4"], vectors: Float[Tensor, "*b 3"]
+) -> Float[Tensor, "*b 3"]:
+    """Vectors turned by quaternions of any length but 0; the twin is `matrix_from_quat`."""
+    real, imaginary = quats[..., :1], quats[..., 1:]
+    across = torch.linalg.cross(imaginary, vectors)
+    bent = real * across + torch.linalg.cross(imaginary, across)
+    return vectors + bent * (2 / quats.square().sum(-1, keepdim=True))
+
+
 def matrix_from_rotvec(rotvec: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
     """Rodrigues' formula with a series near zero, so that the gradient at 0 is exact."""
     squared = (rotvec * rotvec).sum(-1)[..., None, None]

@@ -35,7 +35,7 @@ from npga.fit.regions import PixelWeights, face_regions
 from npga.fit.renderer import Renderer
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
-from npga.fit.schedule import FIELD_EVERY, Schedule, build_optimizer
+from npga.fit.schedule import TURNS_EVERY, Schedule, build_optimizer
 from npga.fit.setup import (
     Inputs,
     Split,
@@ -193,7 +193,7 @@ def train(session: Session, config: FitConfig, folder: Path, start: int) -> None
         )
 
     preview = Preview(folder, session.data, session.renderer, session.corrections)
-    every = -(-config.save_every // FIELD_EVERY) * FIELD_EVERY
+    every = -(-config.save_every // TURNS_EVERY) * TURNS_EVERY
     hooks = ((every, save), (config.preview_every, preview))
     fit(
         session.avatar,

@@ -3,8 +3,8 @@
 The optimiser is Adam with one group per kind of parameter, named like the fields of `OptimConfig`.
 """
 
-import dataclasses
 from dataclasses import asdict, dataclass
+from dataclasses import field as made_by
 
 import torch
 from torch import nn
@@ -15,8 +15,9 @@ from npga.fit.corrections import Corrections
 
 FINETUNE_FROM = 0.4
 """Share of the steps after which F learns, in `prior_mode=finetune`."""
-FIELD_EVERY = 8
-"""Steps between two evaluations of F at the centres; saved states fall on multiples of it."""
+FIELD_EVERY, TURNS_EVERY = 8, 32
+"""Steps between two evaluations of F at the centres, and of how it turns what is around them; saved
+states fall on multiples of the second, which is one of the first."""
 HARDLY_SEEN = 1e-3
 """Gradients of the loss per unit of a correction: what is far below hardly moves, where Adam would
 else give a control that no picture shows the same steps as one that all show."""
@@ -43,7 +44,7 @@ def build_optimizer(
 
 
 class KeptField:
-    """F at the canonical centres, taken anew every `FIELD_EVERY` steps.
+    """F at the canonical centres, taken anew every few steps.
 
     The centres move by less than a millimetre between two refreshes, over which F is smooth.
     """
@@ -53,8 +54,10 @@ class KeptField:
 
     def at(self, avatar: Avatar, step: int) -> ForwardField:
         """The field to use at a step."""
-        if self.field is None or step % FIELD_EVERY == 0:
+        if self.field is None or step % TURNS_EVERY == 0:
             self.field = avatar.field()
+        elif step % FIELD_EVERY == 0:
+            self.field = avatar.field(self.field.turns)
         return self.field
 
     def drop(self) -> None:
@@ -73,7 +76,7 @@ class Schedule:
     """Share of the steps after which F learns, where it does."""
     corrections_from: float = 0.0
     """Share of the steps after which the track is corrected, where it is."""
-    kept: KeptField = dataclasses.field(default_factory=KeptField)
+    kept: KeptField = made_by(default_factory=KeptField)
 
     def field(self, avatar: Avatar, step: int) -> ForwardField:
         """F at the centres at this step, without its basis where F learns."""

@@ -99,6 +99,18 @@ def test_jacobian_against_finite_differences():
         )
 
 
+def test_turns_are_half_the_curl_of_the_jacobian(monkeypatch):
+    monkeypatch.setattr("npga.avatar.forward.NEIGHBOURHOOD", 1e-5)
+    prior = make_prior().double()
+    x, omega, z_exp, identity = inputs(dtype=torch.float64)
+    turns = combine(prior.basis_turns(x, omega, identity), prior.coefficients(z_exp, identity))
+    slope = prior.jacobian(x, omega, z_exp, identity)
+    skew = slope - slope.transpose(-1, -2)
+    half_curl = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1) / 2
+    torch.testing.assert_close(turns, half_curl, rtol=1e-6, atol=1e-9)
+    assert half_curl.abs().max() > 1e-3
+
+
 def test_standardise_survives_codes_that_never_move():
     prior = ForwardPrior(2, 1, width=4, depth=2)
     codes = torch.tensor([[0.0, 0.3], [1.0, 0.3]])

@@ -45,7 +45,7 @@ def test_small_turns_teach_what_large_ones_do():
     optimizer = torch.optim.Adam(light.parameters(), lr=0.02)
     for step in range(300):
         rotation = rotations[step % len(rotations)]
-        error = still * light(normals, whole, rotation, rest) - lit(normals, rotation)
+        error = still * light(normals, normals, whole, rotation, rest) - lit(normals, rotation)
         optimizer.zero_grad()
         error.square().mean().backward()
         optimizer.step()
@@ -53,7 +53,7 @@ def test_small_turns_teach_what_large_ones_do():
         rotation = matrix_from_rotvec(torch.tensor(turn))
         truth = lit(normals, rotation)
         with torch.no_grad():
-            found = still * light(normals, whole, rotation, rest)
+            found = still * light(normals, normals, whole, rotation, rest)
         assert (found - truth).square().mean().sqrt() < (still - truth).square().mean().sqrt() / 2
 
 
@@ -64,18 +64,21 @@ def test_it_knows_rest_attachment_and_directions_only():
     turn, rest = matrix_from_rotvec(torch.tensor([0.3, -0.2, 0.5])), torch.eye(3)
     whole = torch.ones(50)
     with torch.no_grad():
-        turned = light(normals, whole, turn, rest)
-        assert torch.equal(light(normals, whole, rest, rest), torch.ones(50, 3))
-        assert torch.equal(light(normals, 0 * whole, turn, rest), torch.ones(50, 3))
-        torch.testing.assert_close(light(7 * normals, whole, turn, rest), turned)
-        half = light(normals, 0.5 * whole, turn, rest)
+        turned = light(normals, normals, whole, turn, rest)
+        assert torch.equal(light(normals, normals, whole, rest, rest), torch.ones(50, 3))
+        assert torch.equal(light(normals, normals, 0 * whole, turn, rest), torch.ones(50, 3))
+        torch.testing.assert_close(light(7 * normals, 3 * normals, whole, turn, rest), turned)
+        half = light(normals, normals, 0.5 * whole, turn, rest)
+        by_face = light(normals, normals @ turn.T, whole, rest, rest)
     torch.testing.assert_close(half, turned.sqrt())
+    torch.testing.assert_close(by_face, turned)
     assert (turned - 1).abs().max() > 0.1
 
 
 def test_only_turns_of_the_head_in_the_world_change_an_avatars_light():
     avatar = small_avatar().eval()
     code, rest = torch.full((3,), 0.4), avatar.torso.rest
+    torch.nn.init.zeros_(avatar.reach)  # F turns nothing
     moved = replace(rest, translation=rest.translation + torch.tensor([0.05, 0.03, 0.0]))
     with torch.no_grad():
         avatar.observe_conditions(avatar.detail_condition(code, rest, None)[None])

@@ -14,7 +14,9 @@ from npga.core.rotations import (
     mean_rotation,
     quat_from_matrix,
     quat_multiply,
+    quat_rotate,
     rotvec_from_matrix,
+    small_turn,
 )
 from npga.core.similarity import Similarity, fit_similarity
 
@@ -65,6 +67,23 @@ def test_quaternions_are_wxyz_and_multiply_like_matrices():
     a, b = matrix_from_rotvec(rotvecs(1)), matrix_from_rotvec(rotvecs(2))
     product = matrix_from_quat(quat_multiply(quat_from_matrix(a), quat_from_matrix(b)))
     assert torch.allclose(product, a @ b, atol=1e-12)
+
+
+def test_quaternions_of_any_length_turn_vectors_like_their_matrices():
+    g = torch.Generator().manual_seed(0)
+    quats, vectors = (torch.randn(40, s, generator=g, dtype=torch.float64) for s in (4, 3))
+    by_matrix = (matrix_from_quat(quats) @ vectors[..., None])[..., 0]
+    assert torch.allclose(quat_rotate(quats, vectors), by_matrix, atol=1e-12)
+
+
+@pytest.mark.parametrize(("degrees", "off"), [(3, 0.003), (30, 2.0)])
+def test_small_turns_take_a_vector_or_its_sine_for_the_angle(degrees, off):
+    angle = math.radians(degrees)
+    axis = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64)
+    for length in (angle, math.sin(angle)):
+        found = rotvec_from_matrix(matrix_from_quat(small_turn(length * axis)))
+        assert torch.allclose(found / found.norm(), axis)
+        assert abs(math.degrees(float(found.norm())) - degrees) < off
 
 
 def test_mean_rotation_of_a_symmetric_spread_is_its_centre():

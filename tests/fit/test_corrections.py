@@ -46,10 +46,12 @@ def true_session(wrong: FitData, knobs: Knobs, gauge: bool = True):
         avatar.prior.linear.weight[0, 0] = 1.0
     basis = torch.zeros(150, 3, avatar.prior.rank)
     basis[:, 1, 0] = -0.15 * (person.means[:, 1] < 0)
-    avatar.field = lambda: ForwardField(basis, avatar.shares(basis, torch.ones(150)))
+    shares = avatar.shares(basis, torch.ones(150))
+    still = torch.zeros_like(basis)
+    avatar.field = lambda turns=None: ForwardField(basis, still, shares)
     corrections = Corrections(wrong, knobs.corrected, gauge=gauge)
     weights = {"l1": 1.0, "ssim": 0.2, "small_codes": 1e-4, "smooth_corrections": 1e-5}
-    still = DensifyConfig(start=10_000)
+    constant = DensifyConfig(start=10_000)
     return replace(
         session,
         avatar=avatar,
@@ -57,7 +59,7 @@ def true_session(wrong: FitData, knobs: Knobs, gauge: bool = True):
         renderer=Renderer(avatar, Backend.cpu, 1.0, False),
         terms=Terms(weights),
         densifier=replace(
-            session.densifier, config=still, graph=CanonicalGraph(avatar.means),
+            session.densifier, config=constant, graph=CanonicalGraph(avatar.means),
             state=DensityState.blank(150, CPU),
         ),
         optimizer=build_optimizer(avatar, corrections, LEARN),

@@ -14,7 +14,7 @@ from npga.fit.config import OptimConfig, PriorMode
 from npga.fit.loop import fit
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
-from npga.fit.schedule import FIELD_EVERY, Schedule
+from npga.fit.schedule import TURNS_EVERY, Schedule
 
 
 def go(session, folder, steps, start=0):
@@ -48,18 +48,18 @@ def load(session, folder):
 @pytest.mark.parametrize("mode", [PriorMode.frozen, PriorMode.finetune])
 @pytest.mark.parametrize("late", [0.0, 0.5, 0.8])
 def test_two_halves_equal_the_whole_bit_for_bit(data, tmp_path, mode, late):
-    knobs = Knobs(steps=24, every=5, prior_mode=mode, corrections_from=late)
+    knobs = Knobs(steps=48, every=5, prior_mode=mode, corrections_from=late)
     whole = tiny_session(data, knobs)
-    go(whole, tmp_path, 24)
+    go(whole, tmp_path, 48)
     parts = tiny_session(data, knobs)
-    half = 2 * FIELD_EVERY
+    half = TURNS_EVERY
     go(parts, tmp_path, half)
     save(parts, tmp_path, half)
     torch.rand(3), random.random()
     again = tiny_session(data, knobs)
     start = load(again, tmp_path)
     assert start == half
-    go(again, tmp_path, 24, start)
+    go(again, tmp_path, 48, start)
     one, other = everything(whole), everything(again)
     assert (
         min(one["moves"].abs().max(), one["codes"].abs().max(), one["taken_codes"].abs().max()) > 0

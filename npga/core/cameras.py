@@ -88,6 +88,10 @@ class Cameras:
         """Unit viewing directions."""
         return self.cam_from_world[:, 2, :3]
 
+    def frontal(self) -> int:
+        """Which camera looks most against the world's z, the way a capture's person faces."""
+        return int(self.axes_world()[:, 2].argmin())
+
     @staticmethod
     def join(items: "list[Cameras]") -> "Cameras":
         """Several rigs of one picture size as one."""

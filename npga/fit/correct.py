@@ -227,7 +227,7 @@ def corrected_sheet(
     tiles, labels = [], []
     for index in order[:SHOWN]:
         cameras = data.sequences[data.places[index][0]].cameras
-        front = int(cameras.axes_world()[:, 2].argmin())
+        front = cameras.frontal()
         batch = data.batch(index, [front], renderer.avatar.means.device)
         tiles.append(to_uint8(batch.image[0]))
         for frame in (FrameTrack.tracked(batch), corrections.of(batch)):

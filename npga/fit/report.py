@@ -120,7 +120,7 @@ def _questions(
     cameras = split.held_out_cameras or split.training_cameras
     if not split.held_out_cameras:
         say("evaluate: no held-out camera in this rig; all pictures come from training cameras.")
-    frontal = cameras[int(capture.cameras(cameras).axes_world()[:, 2].argmin())]
+    frontal = cameras[capture.cameras(cameras).frontal()]
 
     def load(names: tuple[str, ...], *, in_a_row: bool) -> FitData | None:
         sequences = []

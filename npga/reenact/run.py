@@ -150,7 +150,7 @@ def beside_of(config: ReenactConfig, track: Track) -> Beside | None:
     if config.serial is not None:
         return Beside(capture, name, config.serial)
     cameras = capture.cameras(capture.sequence(name).serials)
-    return Beside(capture, name, cameras.ids[int(cameras.axes_world()[:, 2].argmin())])
+    return Beside(capture, name, cameras.ids[cameras.frontal()])
 
 
 def pictures(

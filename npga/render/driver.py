@@ -21,7 +21,7 @@ def driver_pictures(
     filmed = opened.sequence(sequence).serials
     if camera not in filmed:
         cameras = opened.cameras(filmed)
-        camera = cameras.ids[int(cameras.axes_world()[:, 2].argmin())]
+        camera = cameras.ids[cameras.frontal()]
     full = opened.cameras([camera])
     width = round(height * full.width / full.height)
     views = opened.views(sequence, frames, [camera], width, height)

@@ -141,6 +141,13 @@ def test_the_rig_looks_at_its_target():
     )
 
 
+def test_the_frontal_camera_looks_against_z():
+    cameras = rig()
+    assert cameras.frontal() == 2  # at x = 0, the two others look from the sides
+    sideways = Cameras(cameras.K[:2], cameras.cam_from_world[:2], 100, 140, ("a", "b"))
+    assert sideways.frontal() == 1
+
+
 def test_unknown_camera_is_refused_by_name():
     with pytest.raises(CaptureError, match="Camera z is not in this rig, which has a, b, c"):
         rig().by_id(["z"])

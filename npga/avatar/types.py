@@ -16,14 +16,14 @@ from npga.core.gaussians import Gaussians
 class AvatarSizes:
     """What must be known to build an avatar's networks."""
 
-    features: int = 12
+    features: int = 32
     """Latent numbers per Gaussian, the input of G."""
-    screen_features: int = 4
+    screen_features: int = 8
     """How many of them are also drawn for the refiner."""
     detail_width: int = 96
     detail_depth: int = 2
     detail_bands: int = 4
-    refiner_width: int = 16
+    refiner_width: int = 24
     neck: bool = True
     """Whether G sees the head's rotation against the torso."""
     shares: bool = True

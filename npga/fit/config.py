@@ -39,7 +39,7 @@ class OptimConfig:
     log_scales: float = knob(1e-2, "sizes")
     logit_opacities: float = knob(4e-2, "opacities")
     colors: float = knob(8e-3, "sRGB colours")
-    features: float = knob(5e-3, "latent features")
+    features: float = knob(2e-2, "latent features")
     normals: float = knob(5e-3, "normals, which light falls on")
     omega: float = knob(1e-3, "hyper coordinates (only while F learns)")
     logit_attachment: float = knob(1e-2, "head or torso")
@@ -115,12 +115,12 @@ class CorrectionsConfig:
 class NetworkConfig:
     """Sizes of the avatar's networks."""
 
-    features: int = knob(12, "latent numbers per Gaussian")
-    screen_features: int = knob(3, "how many of them are drawn for the refiner")
+    features: int = knob(32, "latent numbers per Gaussian")
+    screen_features: int = knob(8, "how many of them are drawn for the refiner")
     detail_width: int = knob(96, "width of G")
     detail_depth: int = knob(2, "hidden layers of G")
     detail_bands: int = knob(4, "octaves of the positional encoding in G")
-    refiner_width: int = knob(16, "channels of the screen-space CNN")
+    refiner_width: int = knob(24, "channels of the screen-space CNN")
     neck: bool = knob(True, "G sees the head's rotation against the torso")
     shares: bool = knob(True, "G sees only what of a code moves a place; else whole codes")
 

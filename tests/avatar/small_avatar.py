@@ -26,7 +26,12 @@ def small_avatar(count: int = 30, seed: int = 0) -> Avatar:
     )
     rest = similarity(torch.tensor([0.1, 0.2, 0.0]), torch.tensor([0.0, -0.02, 0.01]))
     avatar = Avatar(
-        start, prior, torch.randn(4), expressions, rest, AvatarSizes(features=6, detail_width=8)
+        start,
+        prior,
+        torch.randn(4),
+        expressions,
+        rest,
+        AvatarSizes(features=6, screen_features=4, detail_width=8),
     )
     with torch.no_grad():
         avatar.quats += 0.3 * torch.randn(count, 4)

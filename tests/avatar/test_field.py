@@ -1,5 +1,7 @@
 """Which numbers of a code G sees where."""
 
+from dataclasses import replace
+
 import torch
 from small_avatar import head_pose, small_avatar
 
@@ -47,5 +49,5 @@ def test_shares_grow_with_motion_and_reach_a_half_at_a_millimetre():
 
 def test_whole_codes_where_shares_are_off():
     avatar = small_avatar()
-    avatar.sizes = avatar.sizes.__class__(features=6, detail_width=8, shares=False)
+    avatar.sizes = replace(avatar.sizes, shares=False)
     assert torch.equal(avatar.field().shares, torch.ones(30, 3))

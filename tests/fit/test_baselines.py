@@ -246,7 +246,13 @@ def test_every_variant_takes_some_steps(capture, name, tmp_path, monkeypatch):  
     words = [f"{key}={getattr(base, key)}" for key in
              ("capture", "track", "prior", "out", "cache_dir", "width", "height", "steps",
               "initial_gaussians", "max_gaussians", "window", "seed")]  # fmt: skip
-    words += ["held_out_cameras=[c]", "network.features=6", "densify.start=4", "densify.every=5"]
+    words += [
+        "held_out_cameras=[c]",
+        "network.features=6",
+        "network.screen_features=3",
+        "densify.start=4",
+        "densify.every=5",
+    ]
     words += ["regions.mouth=0", "regions.eyes=0"]  # a ball has no face
     config = compose_config(FitConfig, "fit", [*words, *variant.settings])
     inputs = load_inputs(config)

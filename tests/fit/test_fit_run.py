@@ -123,8 +123,9 @@ def settings(capture, out, *more):
             f"out={out}", f"cache_dir={side / 'cache'}", f"width={WIDTH}", f"height={HEIGHT}",
             "held_out_cameras=[c]", "steps=32", "initial_gaussians=150", "max_gaussians=200",
             "window=24", "save_every=8", "preview_every=16", "network.features=6",
-            "network.detail_width=16", "network.refiner_width=8", "densify.start=4",
-            "densify.every=10", "optim.colors=0.05", "regions.mouth=0", "regions.eyes=0",
+            "network.screen_features=3", "network.detail_width=16", "network.refiner_width=8",
+            "densify.start=4", "densify.every=10", "optim.colors=0.05",
+            "regions.mouth=0", "regions.eyes=0",
             *more,
         ],
     )  # fmt: skip

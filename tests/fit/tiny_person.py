@@ -97,7 +97,9 @@ def tiny_avatar(data: FitData, count: int = 120) -> Avatar:
     torch.nn.init.zeros_(prior.exit.weight)
     torch.nn.init.zeros_(prior.exit.bias)
     stats = ExpressionStats.of(data.expressions, torch.zeros(3))
-    sizes = AvatarSizes(features=6, detail_width=16, refiner_width=8, shares=False)  # F is still
+    sizes = AvatarSizes(  # F is still
+        features=6, screen_features=4, detail_width=16, refiner_width=8, shares=False
+    )
     return Avatar(start, prior, torch.zeros(4), stats, data.sequences[0].torso, sizes)
 
 

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny_person import CPU, Knobs, tiny_session
+from tiny_person import CPU, Knobs, tiny_avatar, tiny_session
 
 from npga.core.device import seed_everything
 from npga.core.errors import CheckpointError
@@ -14,7 +14,7 @@ from npga.fit.config import OptimConfig, PriorMode
 from npga.fit.loop import fit
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
-from npga.fit.schedule import TURNS_EVERY, Schedule
+from npga.fit.schedule import FIELD_EVERY, TURNS_EVERY, KeptField, Schedule
 
 
 def go(session, folder, steps, start=0):
@@ -111,3 +111,22 @@ def test_rates_fall_and_f_waits_for_its_turn():
     assert schedule.rate("prior", 39) == 0.0
     assert schedule.rate("prior", 50) == pytest.approx(0.2)
     assert Schedule(config, 100, PriorMode.frozen).rate("prior", 99) == 0.0
+
+
+def test_f_is_asked_anew_often_its_turns_seldom_and_both_after_a_change(data, monkeypatch):
+    avatar, kept, asked = tiny_avatar(data, 20), KeptField(), []
+    real = avatar.field
+
+    def counted(turns=None):
+        asked.append(turns)
+        return real(turns)
+
+    monkeypatch.setattr(avatar, "field", counted)
+    seen = [kept.at(avatar, step) for step in range(TURNS_EVERY + 1)]
+    assert len(asked) == TURNS_EVERY // FIELD_EVERY + 1
+    assert seen[FIELD_EVERY - 1] is seen[0] and seen[FIELD_EVERY] is not seen[0]
+    assert seen[TURNS_EVERY - 1].turns is seen[0].turns
+    assert asked[0] is None and asked[1] is not None and asked[-1] is None
+    kept.drop()
+    kept.at(avatar, TURNS_EVERY + 1)
+    assert len(asked) == TURNS_EVERY // FIELD_EVERY + 2 and asked[-1] is None

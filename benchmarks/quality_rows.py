@@ -18,7 +18,7 @@ from npga.core.images import (
     write_image,
 )
 
-TILE_HEIGHT = 320
+TILE_HEIGHT = 240
 ERROR_GAIN = 4
 """Absolute errors are shown so many times as bright."""
 

@@ -133,9 +133,10 @@ def test_the_grid_shows_truth_baselines_and_errors(tmp_path):
         (folder / "result.json").write_text(json.dumps({"shown": [{"title": "rest"}]}))
     draw_grid(Results.read(folders), folders, tmp_path / "grid.png")
     grid = read_image(tmp_path / "grid.png")
-    assert grid.shape[1] == 5 * 160
-    middle = grid[18 + TILE_HEIGHT // 2, 80::160, 0].tolist()
-    below = grid[18 + TILE_HEIGHT + TILE_HEIGHT // 2, 80::160, 0].tolist()
+    half = TILE_HEIGHT // 2  # the width of a tile, too
+    assert grid.shape[1] == 5 * half
+    middle = grid[18 + half, half // 2 :: half, 0].tolist()
+    below = grid[18 + TILE_HEIGHT + half, half // 2 :: half, 0].tolist()
     assert middle == [100, 100, 60, 90, 80]
     assert below == [255, 0, 160, 40, 80]
 

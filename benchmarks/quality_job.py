@@ -45,7 +45,7 @@ from npga.fit.correct import correct, search_terms
 from npga.fit.corrections import Corrections
 from npga.fit.regions import RegionMasks, face_regions
 from npga.fit.run import Session, train
-from npga.fit.setup import Inputs, Split, load_inputs, load_sequence, load_training, split_of
+from npga.fit.setup import Inputs, Split, load_inputs, load_takes, load_training, split_of
 
 
 @dataclass(frozen=True)
@@ -142,21 +142,8 @@ def questions(job: Job, config: FitConfig, inputs: Inputs, split: Split) -> Judg
     cameras = split.held_out_cameras or split.training_cameras
 
     def load(names: tuple[str, ...], stride: int, cameras: tuple[str, ...] = cameras) -> FitData:
-        return FitData(
-            tuple(
-                load_sequence(
-                    inputs.capture,
-                    inputs.track,
-                    name,
-                    cameras,
-                    stride=stride,
-                    width=config.width,
-                    height=config.height,
-                    cache_dir=config.cache_dir,
-                )
-                for name in names
-            )
-        )
+        wanted = replace(config, frame_stride=stride)
+        return load_takes(wanted, inputs.capture, inputs.track, names, cameras)
 
     owner = blank_avatar(1, AvatarSizes(), inputs.prior)
     owner.identity.copy_(inputs.model.compress(inputs.track.z_geo.float()))

@@ -21,21 +21,20 @@ from npga.core.config import as_plain
 from npga.core.device import resolve_device
 from npga.core.images import ImageArray, contact_sheet, to_uint8, write_image
 from npga.core.output import output_dir
-from npga.core.page import write_page
 from npga.core.progress import bar, say
-from npga.core.store import load_tensors, save_tensors, write_json
+from npga.core.store import load_tensors, save_tensors
 from npga.fit.batch import FitBatch, FitData
 from npga.fit.config import CorrectConfig, Corrected, SearchConfig
 from npga.fit.corrections import Corrections, FrameTrack
 from npga.fit.drift import Drift, measure_drift, refined_track
-from npga.fit.drift_page import drift_page
+from npga.fit.drift_page import write_drift
 from npga.fit.graph import CanonicalGraph
 from npga.fit.regions import face_regions
 from npga.fit.renderer import Renderer
 from npga.fit.run import pixel_weights
-from npga.fit.setup import load_sequence, split_of
+from npga.fit.setup import load_takes, split_of
 from npga.fit.terms import Scene, Terms
-from nphm_tracking import HeadModel, Track, load_head_model, load_track, save_track
+from nphm_tracking import HeadModel, Track, load_head_model, load_track
 from nphm_tracking.result import TRACK_FILE
 
 STATE_FORMAT = "npga.correct.state"
@@ -154,14 +153,10 @@ def run(config: CorrectConfig) -> None:
         renderer = Renderer(avatar, config.backend, data.background, config.refine)
         terms = search_terms(config.search, model, track)
         _correct_and_keep(config, folder, renderer, data, terms, corrections)
-        save_track(refined_track(track, data, corrections), folder / TRACK_FILE)
-        drift = measure_drift(
-            corrections, data, face_regions(model, track.z_geo.float()), avatar,
-            model.expression_names,
-        )  # fmt: skip
+        regions = face_regions(model, track.z_geo.float())
+        drift = measure_drift(corrections, data, regions, avatar, model.expression_names)
         drift = replace(drift, warnings=())  # an offset of a whole take is what is sought here
-        write_json(folder / "drift.json", as_plain(drift))
-        write_page(folder / "drift.html", drift_page(drift, capture.participant))
+        write_drift(folder, drift, refined_track(track, data, corrections), capture.participant)
         write_image(folder / "corrected.png", corrected_sheet(renderer, data, corrections, drift))
         (folder / STATE_FILE).unlink(missing_ok=True)
     say(_line(drift, Path(config.out)))
@@ -200,21 +195,7 @@ def _correct_and_keep(
 def takes_of(config: CorrectConfig, capture: Capture, track: Track) -> FitData:
     """The takes to correct, seen by all cameras but the held-out ones; raises as `split_of`."""
     split = split_of(capture, track, config.sequences, "", config.held_out_cameras)
-    return FitData(
-        tuple(
-            load_sequence(
-                capture,
-                track,
-                name,
-                split.training_cameras,
-                stride=config.frame_stride,
-                width=config.width,
-                height=config.height,
-                cache_dir=config.cache_dir,
-            )
-            for name in split.training_sequences
-        )
-    )
+    return load_takes(config, capture, track, split.training_sequences, split.training_cameras)
 
 
 @torch.no_grad()

@@ -1,8 +1,14 @@
-"""`drift.html`: the drift report to look at; `drift.py` measures it."""
+"""A refined track and its drift as files, `drift.html` among them; `drift.py` measures it."""
+
+from pathlib import Path
 
 from npga.core.charts import CHART_STYLE, Line, line_chart
-from npga.core.page import Element, element, facts, figure, page, section
+from npga.core.config import as_plain
+from npga.core.page import Element, element, facts, figure, page, section, write_page
+from npga.core.store import write_json
 from npga.fit.drift import OFFSET_MM, ControlDrift, Drift, Range
+from nphm_tracking import Track, save_track
+from nphm_tracking.result import TRACK_FILE
 
 SHOWN = 16
 """Controls in the table."""
@@ -14,6 +20,13 @@ td, th { padding: .15rem .6rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 td:first-child, th:first-child { text-align: left; }
 """
+
+
+def write_drift(folder: Path, drift: Drift, refined: Track, participant: str) -> None:
+    """`track.safetensors`, `drift.json` and `drift.html` in a folder."""
+    save_track(refined, folder / TRACK_FILE)
+    write_json(folder / "drift.json", as_plain(drift))
+    write_page(folder / "drift.html", drift_page(drift, participant))
 
 
 def drift_page(drift: Drift, participant: str) -> str:

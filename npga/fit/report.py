@@ -28,7 +28,7 @@ from npga.fit.instruments import Instruments, open_instruments
 from npga.fit.preview import comparison_sheet
 from npga.fit.regions import FaceRegions, tinted
 from npga.fit.renderer import Renderer
-from npga.fit.setup import Split, load_sequence, split_of
+from npga.fit.setup import Split, load_sequence, load_takes, split_of
 from nphm_tracking import SequenceTrack, Track, load_track
 
 SHOWN = 6
@@ -122,18 +122,18 @@ def _questions(
         say("evaluate: no held-out camera in this rig; all pictures come from training cameras.")
     frontal = cameras[capture.cameras(cameras).frontal()]
 
-    def load(names: tuple[str, ...], *, in_a_row: bool) -> FitData | None:
+    def frames_in_a_row(names: tuple[str, ...]) -> FitData | None:
         sequences = []
         for name in names:
-            rows = rows_in_a_row(track.sequence(name), config.flicker_frames) if in_a_row else None
-            if rows is not None and len(rows) < 3:
+            rows = rows_in_a_row(track.sequence(name), config.flicker_frames)
+            if len(rows) < 3:
                 continue
             sequences.append(
                 load_sequence(
                     capture,
                     track,
                     name,
-                    [frontal] if in_a_row else cameras,
+                    [frontal],
                     stride=config.frame_stride,
                     width=config.width,
                     height=config.height,
@@ -141,16 +141,14 @@ def _questions(
                     rows=rows,
                 )
             )
-        return FitData(tuple(sequences)) if sequences or not in_a_row else None
+        return FitData(tuple(sequences)) if sequences else None
 
     asked = [("novel_view", split.training_sequences)]
     if split.held_out_sequence is not None:
         asked.append(("self_reenactment", (split.held_out_sequence,)))
     for name, sequences in asked:
-        in_a_row = load(sequences, in_a_row=True)  # first: the cache then serves the others
-        data = load(sequences, in_a_row=False)
-        assert data is not None
-        yield Question(name, data, in_a_row)
+        in_a_row = frames_in_a_row(sequences)  # first: the cache then serves the others
+        yield Question(name, load_takes(config, capture, track, sequences, cameras), in_a_row)
 
 
 def rows_in_a_row(sequence: SequenceTrack, most: int) -> Int[Tensor, " t"]:

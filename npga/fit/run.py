@@ -19,7 +19,6 @@ from npga.core.device import (
 )
 from npga.core.lpips import load_lpips
 from npga.core.output import output_dir
-from npga.core.page import write_page
 from npga.core.progress import say
 from npga.core.store import checksum, write_json
 from npga.fit.batch import FitData, Sampling
@@ -27,7 +26,7 @@ from npga.fit.config import Corrected, FitConfig, RegionWeights
 from npga.fit.corrections import Corrections
 from npga.fit.densify import Densifier, DensityState
 from npga.fit.drift import Drift, measure_drift, refined_track
-from npga.fit.drift_page import drift_page
+from npga.fit.drift_page import write_drift
 from npga.fit.graph import CanonicalGraph
 from npga.fit.loop import fit
 from npga.fit.preview import Preview
@@ -45,7 +44,7 @@ from npga.fit.setup import (
     start_avatar,
 )
 from npga.fit.terms import Scene, Terms
-from nphm_tracking import HeadModel, Track, save_track
+from nphm_tracking import HeadModel, Track
 from nphm_tracking.model.head_model import CodeStatistics
 from nphm_tracking.result import TRACK_FILE
 
@@ -110,7 +109,7 @@ def run(config: FitConfig) -> None:
             prior_checksum=prior_checksum,
             participant=inputs.capture.participant,
         )
-        drift = write_drift(folder, session, inputs)
+        drift = keep_drift(folder, session, inputs)
         write_json(folder / "fit.json", _summary(config, session, split, began))
         (folder / STATE_FILE).unlink(missing_ok=True)
     seconds = time.perf_counter() - began
@@ -210,10 +209,10 @@ def train(session: Session, config: FitConfig, folder: Path, start: int) -> None
     )
 
 
-def write_drift(folder: Path, session: Session, inputs: Inputs) -> Drift | None:
-    """`track.safetensors` as the fit refined it, `drift.json` and `drift.html`.
+def keep_drift(folder: Path, session: Session, inputs: Inputs) -> Drift | None:
+    """The track as the fit refined it, and how far it moved.
 
-    None, and nothing, where the track was not corrected.
+    None, and nothing written, where the track was not corrected.
     """
     corrections = session.corrections
     if corrections.what is Corrected.none:
@@ -222,9 +221,8 @@ def write_drift(folder: Path, session: Session, inputs: Inputs) -> Drift | None:
     regions = weights.regions if weights else face_regions(inputs.model, inputs.track.z_geo.float())
     names = inputs.model.expression_names
     drift = measure_drift(corrections, session.data, regions, session.avatar, names)
-    save_track(refined_track(inputs.track, session.data, corrections), folder / TRACK_FILE)
-    write_json(folder / "drift.json", as_plain(drift))
-    write_page(folder / "drift.html", drift_page(drift, inputs.capture.participant))
+    refined = refined_track(inputs.track, session.data, corrections)
+    write_drift(folder, drift, refined, inputs.capture.participant)
     return drift
 
 

@@ -5,6 +5,7 @@ Letters: `t` frames, `v` vertices, `h` hyper coordinates, `e` expression size.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -119,26 +120,48 @@ def load_sequence(
     )
 
 
+@runtime_checkable
+class Wanted(Protocol):
+    """What the settings of a command say of the pictures that it wants."""
+
+    @property
+    def frame_stride(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def cache_dir(self) -> str | None: ...
+
+
+def load_takes(
+    wanted: Wanted, capture: Capture, track: Track, names: Sequence[str], serials: Sequence[str]
+) -> FitData:
+    """Every `frame_stride`-th good frame of these sequences; raises as `load_sequence`."""
+    return FitData(
+        tuple(
+            load_sequence(
+                capture,
+                track,
+                name,
+                serials,
+                stride=wanted.frame_stride,
+                width=wanted.width,
+                height=wanted.height,
+                cache_dir=wanted.cache_dir,
+            )
+            for name in names
+        )
+    )
+
+
 def load_training(config: FitConfig, capture: Capture, track: Track, split: Split) -> FitData:
     """All training pictures; cameras are thinned evenly to `config.max_cameras`."""
-    serials = list(split.training_cameras)
+    serials = split.training_cameras
     if len(serials) > config.max_cameras:
         places = torch.linspace(0, len(serials) - 1, config.max_cameras).round().long()
-        serials = [serials[int(place)] for place in places]
-    sequences = tuple(
-        load_sequence(
-            capture,
-            track,
-            name,
-            serials,
-            stride=config.frame_stride,
-            width=config.width,
-            height=config.height,
-            cache_dir=config.cache_dir,
-        )
-        for name in split.training_sequences
-    )
-    return FitData(sequences)
+        serials = tuple(serials[int(place)] for place in places)
+    return load_takes(config, capture, track, split.training_sequences, serials)
 
 
 def canonical_surface(

@@ -325,10 +325,11 @@ class Avatar(nn.Module):
         world_from_head: Similarity,
         world_from_torso: Similarity | None = None,
         *,
+        field: ForwardField | None = None,
         with_features: bool = True,
     ) -> Gaussians:
         """`decode`'s Gaussians; without features the colours are the three of sRGB."""
-        gaussians = self.decode(z_exp, world_from_head, world_from_torso).gaussians
+        gaussians = self.decode(z_exp, world_from_head, world_from_torso, field=field).gaussians
         if with_features:
             return gaussians
         return Gaussians(

@@ -117,10 +117,11 @@ class Densifier:
         chance = torch.ones(len(distance)) + distance / distance.mean().clamp(min=1e-6)
         frames = torch.multinomial(chance, count, replacement=True, generator=generator)
         best = torch.zeros_like(self.state.contribution)
+        field = avatar.field()
         for index in frames.tolist():
             batch = self._one_camera(index, generator, avatar.means.device)
             posed = avatar.pose(
-                batch.z_exp, batch.world_from_head, batch.torso, with_features=False
+                batch.z_exp, batch.world_from_head, batch.torso, field=field, with_features=False
             )
             best = torch.maximum(best, contributions(posed, batch.cameras, backend=self.backend))
         self.state.contribution = torch.maximum(FORGET * self.state.contribution, best)

@@ -36,12 +36,13 @@ class Preview:
     def __call__(self, done: int) -> None:
         """Write `previews/step_<done>.png`."""
         tiles, labels = [], []
+        avatar = self.renderer.avatar
+        field = avatar.field()
         for number, index in enumerate(self.frames):
             cameras = len(self.data.sequences[self.data.places[index][0]].cameras)
-            device = self.renderer.avatar.means.device
-            batch = self.data.batch(index, [(number * 5 + 2) % cameras], device)
+            batch = self.data.batch(index, [(number * 5 + 2) % cameras], avatar.means.device)
             frame = self.corrections.of(batch)
-            posed = self.renderer.avatar.decode(frame.z_exp, frame.world_from_head, batch.torso)
+            posed = avatar.decode(frame.z_exp, frame.world_from_head, batch.torso, field=field)
             rendered = self.renderer(posed, batch.cameras)
             shown = (batch.image, rendered.raw, rendered.refined)
             tiles += [to_uint8(picture[0]) for picture in shown]

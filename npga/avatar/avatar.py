@@ -167,7 +167,8 @@ class Avatar(nn.Module):
     def field(self, turns: Float[Tensor, "n 3 r"] | None = None) -> ForwardField:
         """F at the canonical centres; kept until the avatar is trained again or moved.
 
-        `turns` of a moment ago, where given, are believed: they cost four times the rest.
+        `turns` of a moment ago, where given, are believed: they take six passes through F, the rest
+        takes one.
         """
         if self._field is None or self.training:
             where = (self.means[None], self.omega[None], self.identity[None])

@@ -3,7 +3,7 @@
     factor on a colour = exp(a (Y(R n') - Y(R_rest n)) L)
 
 n is a Gaussian's normal in head space, n' the same turned by an expression (a jaw that opens turns
-the chin by 17 degrees), R the head's rotation in the world, R_rest the avatar's at rest, where
+the chin), R the head's rotation in the world, R_rest the avatar's at rest, where
 canonical colours are seen; `a` is the attachment. Y are the eight spherical harmonics
 of bands 1 and 2: a matte surface makes next to nothing of what a distant light has in higher ones
 (Ramamoorthi and Hanrahan 2001). L [8 3] is one small table per avatar, learned from all takes,

@@ -5,6 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from npga.avatar.types import AvatarSizes
 from npga.core.config import knob
 from npga.core.errors import ConfigError
 from npga.raster import Backend
@@ -115,14 +116,14 @@ class CorrectionsConfig:
 class NetworkConfig:
     """Sizes of the avatar's networks."""
 
-    features: int = knob(32, "latent numbers per Gaussian")
-    screen_features: int = knob(8, "how many of them are drawn for the refiner")
-    detail_width: int = knob(96, "width of G")
-    detail_depth: int = knob(2, "hidden layers of G")
-    detail_bands: int = knob(4, "octaves of the positional encoding in G")
-    refiner_width: int = knob(24, "channels of the screen-space CNN")
-    neck: bool = knob(True, "G sees the head's rotation against the torso")
-    shares: bool = knob(True, "G sees only what of a code moves a place; else whole codes")
+    features: int = knob(AvatarSizes.features, "latent numbers per Gaussian")
+    screen_features: int = knob(AvatarSizes.screen_features, "how many the refiner sees")
+    detail_width: int = knob(AvatarSizes.detail_width, "width of G")
+    detail_depth: int = knob(AvatarSizes.detail_depth, "hidden layers of G")
+    detail_bands: int = knob(AvatarSizes.detail_bands, "octaves of the positional encoding in G")
+    refiner_width: int = knob(AvatarSizes.refiner_width, "channels of the screen-space CNN")
+    neck: bool = knob(AvatarSizes.neck, "G sees the head's rotation against the torso")
+    shares: bool = knob(AvatarSizes.shares, "G sees what of a code moves a place; else whole codes")
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,8 @@ from npga.fit.corrections import Corrections, FrameTrack
 from npga.fit.drift import Drift, measure_drift, refined_track
 from npga.fit.drift_page import write_drift
 from npga.fit.graph import CanonicalGraph
-from npga.fit.regions import face_regions
 from npga.fit.renderer import Renderer
-from npga.fit.run import pixel_weights
+from npga.fit.run import pixel_weights, regions_of
 from npga.fit.setup import load_takes, split_of
 from npga.fit.terms import Scene, Terms
 from nphm_tracking import HeadModel, Track, load_head_model, load_track
@@ -153,7 +152,7 @@ def run(config: CorrectConfig) -> None:
         renderer = Renderer(avatar, config.backend, data.background, config.refine)
         terms = search_terms(config.search, model, track)
         _correct_and_keep(config, folder, renderer, data, terms, corrections)
-        regions = face_regions(model, track.z_geo.float())
+        regions = regions_of(terms, model, track)
         drift = measure_drift(corrections, data, regions, avatar, model.expression_names)
         drift = replace(drift, warnings=())  # an offset of a whole take is what is sought here
         write_drift(folder, drift, refined_track(track, data, corrections), capture.participant)

@@ -30,7 +30,7 @@ from npga.fit.drift_page import write_drift
 from npga.fit.graph import CanonicalGraph
 from npga.fit.loop import fit
 from npga.fit.preview import Preview
-from npga.fit.regions import PixelWeights, face_regions
+from npga.fit.regions import FaceRegions, PixelWeights, face_regions
 from npga.fit.renderer import Renderer
 from npga.fit.resume import STATE_FILE, load_state, save_state
 from npga.fit.runlog import RunLog
@@ -209,6 +209,12 @@ def train(session: Session, config: FitConfig, folder: Path, start: int) -> None
     )
 
 
+def regions_of(terms: Terms, model: HeadModel, track: Track) -> FaceRegions:
+    """The face regions that the terms weigh by; made anew where they weigh by none."""
+    weights = terms.pixel_weights
+    return weights.regions if weights else face_regions(model, track.z_geo.float())
+
+
 def keep_drift(folder: Path, session: Session, inputs: Inputs) -> Drift | None:
     """The track as the fit refined it, and how far it moved.
 
@@ -217,8 +223,7 @@ def keep_drift(folder: Path, session: Session, inputs: Inputs) -> Drift | None:
     corrections = session.corrections
     if corrections.what is Corrected.none:
         return None
-    weights = session.terms.pixel_weights
-    regions = weights.regions if weights else face_regions(inputs.model, inputs.track.z_geo.float())
+    regions = regions_of(session.terms, inputs.model, inputs.track)
     names = inputs.model.expression_names
     drift = measure_drift(corrections, session.data, regions, session.avatar, names)
     refined = refined_track(inputs.track, session.data, corrections)

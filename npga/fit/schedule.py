@@ -17,7 +17,7 @@ FINETUNE_FROM = 0.4
 """Share of the steps after which F learns, in `prior_mode=finetune`."""
 FIELD_EVERY, TURNS_EVERY = 8, 32
 """Steps between two evaluations of F at the centres, and of how it turns what is around them; saved
-states fall on multiples of the second, which is one of the first."""
+states fall on multiples of the second, itself a multiple of the first."""
 HARDLY_SEEN = 1e-3
 """Gradients of the loss per unit of a correction: what is far below hardly moves, where Adam would
 else give a control that no picture shows the same steps as one that all show."""

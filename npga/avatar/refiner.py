@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from npga.core.device import short_products
+
 
 class Refiner(nn.Module):
     """Three 3x3 convolutions: [rgb, features, alpha] -> residual of rgb."""
@@ -34,7 +36,11 @@ class Refiner(nn.Module):
     def forward(
         self, image: Float[Tensor, "c h w k"], alpha: Float[Tensor, "c h w"]
     ) -> Float[Tensor, "c h w 3"]:
-        """The refined rgb; not clamped. Where alpha is 0 the picture stays as it was."""
+        """The refined rgb; not clamped. Where alpha is 0 the picture stays as it was.
+
+        Without gradients the residual is computed in bfloat16 where a CPU is faster at it.
+        """
         stacked = torch.cat([image, alpha[..., None]], dim=-1).permute(0, 3, 1, 2)
-        residual = self.layers(stacked).permute(0, 2, 3, 1)
+        with short_products(image.device):
+            residual = self.layers(stacked).permute(0, 2, 3, 1).float()
         return image[..., :3] + residual * alpha[..., None]

@@ -95,6 +95,18 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def short_products(device: torch.device) -> AbstractContextManager:
+    """Inside, layers multiply in bfloat16 where the CPU has instructions for that, twice as fast.
+
+    Their inputs are rounded to three digits: for what is small against what it is added to. Other
+    devices, CPUs without AVX-512 BF16, and what gradients flow through keep their precision.
+    """
+    knows = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    if device.type == "cpu" and not torch.is_grad_enabled() and knows():
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return nullcontext()
+
+
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch."""
     random.seed(seed)

@@ -279,6 +279,17 @@ def test_the_refiner_leaves_empty_pixels_alone():
     assert change[2, 2] > 0 and change.sum() == change[2, 2]
 
 
+def test_refining_without_gradients_rounds_the_residual_and_nothing_else():
+    avatar = small_avatar()
+    image, alpha = 100.0 + torch.rand(1, 24, 20, 7), torch.ones(1, 24, 20)
+    image[..., 3:] -= 100.0
+    exact = avatar.refine(image, alpha) - image[..., :3]
+    with torch.no_grad():
+        shortened = avatar.refine(image, alpha) - image[..., :3]
+    assert (shortened - exact).abs().max() < 0.03 * exact.abs().max()
+    assert shortened.dtype == torch.float32
+
+
 def test_without_features_only_rgb_is_left():
     avatar = small_avatar()
     gaussians = avatar.pose(CODE, head_pose(), with_features=False)

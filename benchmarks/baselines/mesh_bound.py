@@ -125,7 +125,7 @@ class MeshBound(Avatar):
             basis = self.prior.basis(
                 self.vertices[None], self.vertex_omega[None], self.identity[None]
             )[0]
-            shares = self.shares(basis, initial_attachment(self.vertices))
+            shares = self.shares(self.code_motion(basis, initial_attachment(self.vertices)))
             self._vertex_field = ForwardField(basis, None, shares)
         return self._vertex_field
 
@@ -161,13 +161,12 @@ class MeshBound(Avatar):
         world_from_torso: Similarity | None = None,
         *,
         field: ForwardField | None = None,
-        code_noise: Float[Tensor, " e"] | None = None,
     ) -> Posed:
         """As our avatar's; the vertices' basis is always kept."""
         rest, now = self.frames(self.vertices), self.frames(self.tracked_mesh(z_exp))
         turn = now.axes @ rest.axes.transpose(1, 2)
         ratio = now.size / rest.size
-        condition = self.detail_condition(z_exp, world_from_head, world_from_torso, code_noise)
+        condition = self.detail_condition(z_exp, world_from_head, world_from_torso)
         residuals = self._residuals(condition, field)
         local = self.means + residuals.centre - rest.middle
         x_head = now.middle + ratio[:, None] * (turn @ local[..., None])[..., 0]

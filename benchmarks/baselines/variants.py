@@ -20,7 +20,6 @@ NO_LAPLACIAN = ("terms.smooth_features=0", "terms.smooth_dynamics=0")
 NO_REFINED = ("terms.refined_l1=0", "terms.refined_ssim=0")
 NO_CNN = (*NO_REFINED, "terms.lpips=0")
 NO_MOTION_COST = ("terms.small_motion=0",)
-NO_NOISE = ("code_noise=0",)
 NO_SHARES = ("network.shares=false",)
 NO_LIGHT = ("optim.light=0",)
 
@@ -52,7 +51,7 @@ VARIANTS = {
     "no_shares": Variant(NO_SHARES),
     "no_light": Variant(NO_LIGHT),
     "default_density": Variant(density=DefaultDensity),
-    "unregularised": Variant((*NO_LAPLACIAN, *NO_MOTION_COST, *NO_NOISE)),
+    "unregularised": Variant((*NO_LAPLACIAN, *NO_MOTION_COST)),
     "mesh_bound_lpips": Variant(
         (*NO_FEATURES, *NO_LAPLACIAN, *NO_REFINED, *NO_MOTION_COST, *NO_LIGHT), bound=True
     ),

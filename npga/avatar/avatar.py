@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from npga.avatar.attachment import TorsoFollow, blend_poses
 from npga.avatar.detail import Detail, Residuals
-from npga.avatar.field import ForwardField, code_shares
+from npga.avatar.field import ForwardField, code_motion, code_shares
 from npga.avatar.forward import ForwardPrior, combine
 from npga.avatar.light import Light
 from npga.avatar.recorded import RecordedDecode
@@ -137,7 +137,6 @@ class Avatar(nn.Module):
         z_exp: Float[Tensor, " e"],
         world_from_head: Similarity,
         rest: Similarity | None,
-        noise: Float[Tensor, " e"] | None = None,
     ) -> Float[Tensor, " c"]:
         """What G is conditioned on: the code inside the hull, in units of its range, and the neck.
 
@@ -145,7 +144,6 @@ class Avatar(nn.Module):
         of training too.
         """
         moved = (self.clamp_to_hull(z_exp) - self.expression_neutral) / self.expression_span
-        moved = moved if noise is None else moved + noise
         if not self.sizes.neck:
             return moved
         neck = self.torso.head_motion(world_from_head, rest)[:3]
@@ -174,19 +172,27 @@ class Avatar(nn.Module):
             where = (self.means[None], self.omega[None], self.identity[None])
             basis = self.prior.basis(*where)[0]
             turns = self.prior.basis_turns(*where)[0] if turns is None else turns
-            carried = self.attachment * self.reach.clamp(min=0)
-            self._field = ForwardField(basis, turns, self.shares(basis, carried))
+            self._field = ForwardField(basis, turns, self.shares(self.code_motion(basis)))
         return self._field
 
     @torch.no_grad()
-    def shares(
-        self, basis: Float[Tensor, "n 3 r"], carried: Float[Tensor, " n"]
-    ) -> Float[Tensor, "n e"]:
-        """How much of each number of a code G sees where F has this basis."""
-        if not self.sizes.shares:
-            return basis.new_ones(len(basis), self.prior.expression_size)
+    def code_motion(
+        self,
+        basis: Float[Tensor, "n 3 r"] | None = None,
+        carried: Float[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "n 3 e"]:
+        """`field.code_motion` of the Gaussians, or of places where F has this basis."""
+        if basis is None:
+            basis = self.prior.basis(self.means[None], self.omega[None], self.identity[None])[0]
+        carried = self.attachment * self.reach.clamp(min=0) if carried is None else carried
         slopes = self.prior.coefficient_slopes(self.expression_mean[None], self.identity[None])[0]
-        return code_shares(basis, slopes, self.expression_span, carried)
+        return code_motion(basis, slopes, self.expression_span, carried)
+
+    def shares(self, motion: Float[Tensor, "n 3 e"]) -> Float[Tensor, "n e"]:
+        """How much of each number of a code G sees where F moves like that."""
+        if not self.sizes.shares:
+            return motion.new_ones(len(motion), self.prior.expression_size)
+        return code_shares(motion)
 
     @torch.no_grad()
     def detail_hidden(self) -> Float[Tensor, "n w"]:
@@ -229,7 +235,6 @@ class Avatar(nn.Module):
         world_from_torso: Similarity | None = None,
         *,
         field: ForwardField | None = None,
-        code_noise: Float[Tensor, " e"] | None = None,
     ) -> Posed:
         """The Gaussians in the world under one code and one head pose.
 
@@ -237,13 +242,12 @@ class Avatar(nn.Module):
         avatar's own where it is not given. What the torso learned to follow of the head comes on
         top. With a `field` that has a basis no gradient reaches F, which saves most of its cost:
         positions learn through the identity part of x + F(x), and codes that ask for a gradient
-        get the whole of it, since F is linear in its coefficients. `code_noise` goes to G alone:
-        what it learns must not hang on numbers of a code that tracking does not know so well.
+        get the whole of it, since F is linear in its coefficients.
         """
         learns = self.training or torch.is_grad_enabled()
-        if learns or field is not None or code_noise is not None:
+        if learns or field is not None:
             field = self.field().without_basis() if field is None else field
-            return self._decode(z_exp, world_from_head, world_from_torso, field, None, code_noise)
+            return self._decode(z_exp, world_from_head, world_from_torso, field)
         if not self.means.is_cuda:
             return self._decode_still(z_exp, world_from_head, world_from_torso)
         torso = self.torso.rest if world_from_torso is None else world_from_torso
@@ -264,10 +268,9 @@ class Avatar(nn.Module):
         world_from_head: Similarity,
         world_from_torso: Similarity | None,
         field: ForwardField,
-        hidden: Tensor | None,
-        noise: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Posed:
-        condition = self.detail_condition(z_exp, world_from_head, world_from_torso, noise)
+        condition = self.detail_condition(z_exp, world_from_head, world_from_torso)
         attachment = self.attachment
         carried = (attachment * self.reach)[:, None]
         coefficients = self.frozen_coefficients(z_exp)[None]

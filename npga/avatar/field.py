@@ -38,12 +38,20 @@ class ForwardField:
         return replace(self, basis=None)
 
 
-def code_shares(
+def code_motion(
     basis: Float[Tensor, "n 3 r"],
     slopes: Float[Tensor, "r e"],
     span: Float[Tensor, " e"],
     carried: Float[Tensor, " n"],
-) -> Float[Tensor, "n e"]:
-    """`share` of the module docstring; slopes are d coefficients / d z_exp, `carried` a reach."""
-    moved = carried[:, None] * (basis @ (slopes * span)).norm(dim=1)
+) -> Float[Tensor, "n 3 e"]:
+    """Where F carries each centre per training range of each number of a code, in head units.
+
+    Slopes are d coefficients / d z_exp, `carried` is a reach.
+    """
+    return carried[:, None, None] * (basis @ (slopes * span))
+
+
+def code_shares(motion: Float[Tensor, "n 3 e"]) -> Float[Tensor, "n e"]:
+    """`share` of the module docstring, of `code_motion`."""
+    moved = motion.norm(dim=1)
     return moved / (moved + NEAR)

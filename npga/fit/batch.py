@@ -82,8 +82,6 @@ class FitBatch:
     matte: Float[Tensor, "c h w"]
     window: Window
     """The part that the refiner is trained on, and SSIM is taken of."""
-    code_noise: Float[Tensor, " e"] | None = None
-    """Of a step: added to the code that G sees, in units of its range."""
 
     def to(self, device: torch.device) -> "FitBatch":
         """The same batch elsewhere."""
@@ -98,7 +96,6 @@ class FitBatch:
             self.image.to(device),
             self.matte.to(device),
             self.window,
-            None if self.code_noise is None else self.code_noise.to(device),
         )
 
 
@@ -183,9 +180,7 @@ class FitData:
         shuffled = torch.randperm(len(mattes), generator=generator).tolist()
         chosen = shuffled[: sampling.cameras_per_step]
         window = random_window([mattes[c] for c in chosen], sampling.window, generator)
-        batch = self.batch(index, chosen, device)
-        noise = sampling.code_noise * torch.randn(len(batch.z_exp), generator=generator)
-        return replace(batch, window=window, code_noise=noise.to(batch.z_exp))
+        return replace(self.batch(index, chosen, device), window=window)
 
     def stream(self, start: int, sampling: "Sampling", device: torch.device) -> Iterator[FitBatch]:
         """The batches of steps `start`, `start` + 1, ... without end."""
@@ -201,8 +196,6 @@ class Sampling:
     window: int
     """Side of the refiner's window in pixels."""
     seed: int
-    code_noise: float = 0.0
-    """Standard deviation of the noise on the code that G sees."""
 
 
 def random_window(

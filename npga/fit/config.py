@@ -154,7 +154,6 @@ class FitConfig:
     initial_gaussians: int = knob(12000, "Gaussians to start with")
     max_gaussians: int = knob(20000, "never more Gaussians than this")
     window: int = knob(128, "side of the random window for SSIM and refiner, pixels")
-    code_noise: float = knob(0.05, "noise on the codes that G sees, in units of their ranges")
     prior_mode: PriorMode = knob(PriorMode.frozen, "frozen or finetune")
     corrections: CorrectionsConfig = knob(CorrectionsConfig(), "refinement of the track")
     save_every: int = knob(250, "steps between two saved states (for resuming)")
@@ -184,10 +183,6 @@ class FitConfig:
                 f"npga fit: initial_gaussians={self.initial_gaussians} is more than "
                 f"max_gaussians={self.max_gaussians}.",
                 "Raise max_gaussians or start with fewer.",
-            )
-        if self.code_noise < 0:
-            raise ConfigError(
-                f"npga fit: code_noise={self.code_noise} is negative.", "Give 0 for none."
             )
         if min(self.regions.mouth, self.regions.eyes) < 0:
             raise ConfigError(

@@ -65,7 +65,7 @@ def correct(
     avatar = renderer.avatar.eval()
     learns = [parameter.requires_grad for parameter in avatar.parameters()]
     avatar.requires_grad_(False)
-    graph = CanonicalGraph(avatar.means)
+    graph = CanonicalGraph(avatar.means, avatar.code_motion())
     try:
         for index in range(start, len(data)):
             _hand_on(corrections, data, index)

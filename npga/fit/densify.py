@@ -106,7 +106,7 @@ class Densifier:
         grown = self._to_grow(keep, min(room, int(self.config.growth * before)))
         added = int(grown.sum())
         self._rebuild(avatar, optimizer, keep, grown, generator)
-        self.graph.refresh(avatar.means)
+        self.graph.refresh(avatar.means, avatar.code_motion())
         self.changes.append((step, added, before - int(keep.sum())))
         return True
 

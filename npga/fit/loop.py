@@ -44,7 +44,6 @@ def fit(
                 frame.world_from_head,
                 batch.torso,
                 field=schedule.field(avatar, step),
-                code_noise=batch.code_noise,
             )
             rendered = renderer(posed, batch.cameras, batch.window)
             losses = terms(Scene(rendered, batch, avatar, posed, graph, frame.correction))

@@ -141,7 +141,7 @@ def open_session(
     densifier = density(
         config=config.densify,
         data=data,
-        graph=CanonicalGraph(avatar.means),
+        graph=CanonicalGraph(avatar.means, avatar.code_motion()),
         cap=config.max_gaussians,
         steps=config.steps,
         seed=config.seed,
@@ -162,7 +162,7 @@ def open_session(
             config.prior_mode,
             corrections_from=config.corrections.start,
         ),
-        sampling=Sampling(config.cameras_per_step, config.window, config.seed, config.code_noise),
+        sampling=Sampling(config.cameras_per_step, config.window, config.seed),
         device=device,
     )
 

@@ -207,22 +207,6 @@ def test_codes_outside_the_hull_count_as_its_border_for_detail():
     assert torch.equal(far, border)
 
 
-def test_noise_on_codes_reaches_detail_alone():
-    """As if G had seen another code, in units of the codes' ranges; F sees the true one."""
-    avatar, head = small_avatar(), head_pose()
-    noise = torch.tensor([0.1, -0.2, 0.05])
-    span = avatar.expression_upper - avatar.expression_lower
-    inside = avatar.expression_lower + 0.5 * span
-    plain, noisy = avatar.decode(inside, head), avatar.decode(inside, head, code_noise=noise)
-    other = avatar.decode(inside + noise * span, head)
-    torch.testing.assert_close(noisy.residuals.stacked(), other.residuals.stacked())
-    assert torch.equal(noisy.prior_offset, plain.prior_offset)
-    with torch.no_grad():
-        shown = avatar.eval().decode(inside, head, code_noise=noise)
-    torch.testing.assert_close(shown.residuals.stacked(), noisy.residuals.stacked())
-    assert not torch.allclose(noisy.residuals.stacked(), plain.residuals.stacked(), atol=1e-4)
-
-
 def test_kept_basis_of_f_changes_nothing_and_follows_training():
     avatar, head = small_avatar().eval(), head_pose()
     with torch.no_grad():

@@ -42,9 +42,10 @@ def test_shares_grow_with_motion_and_reach_a_half_at_a_millimetre():
     basis = torch.zeros(2, 3, avatar.prior.rank)
     slopes = avatar.prior.coefficient_slopes(avatar.expression_mean[None], avatar.identity[None])[0]
     basis[0, 1] = slopes[:, 0] / slopes[:, 0].square().sum()  # one unit per unit of number 0
-    found = avatar.shares(0.004 * basis, torch.ones(2))
+    found = avatar.shares(avatar.code_motion(0.004 * basis, torch.ones(2)))
     torch.testing.assert_close(found[0, 0], torch.tensor(0.5))
-    assert avatar.shares(0.04 * basis, torch.ones(2))[0, 0] > 0.9 and found[1].max() == 0
+    far = avatar.shares(avatar.code_motion(0.04 * basis, torch.ones(2)))
+    assert far[0, 0] > 0.9 and found[1].max() == 0
 
 
 def test_whole_codes_where_shares_are_off():

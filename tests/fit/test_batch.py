@@ -26,19 +26,6 @@ def test_a_step_can_be_told_without_the_steps_before(data):
     assert len(set(again.cameras.ids)) == 2
 
 
-def test_every_step_has_noise_of_its_own_for_the_codes(data):
-    sampling = Sampling(2, 24, seed=1, code_noise=0.2)
-    drawn = torch.stack([data.at_step(step, sampling).code_noise for step in range(400)])
-    assert drawn.shape == (400, data.sequences[0].z_exp.shape[1])
-    assert float(drawn.std()) == pytest.approx(0.2, rel=0.1)
-    assert abs(float(drawn.mean())) < 0.02
-    assert torch.equal(data.at_step(7, sampling).code_noise, drawn[7])
-    assert not torch.equal(drawn[6], drawn[7])
-    quiet = data.at_step(7, Sampling(2, 24, seed=1))
-    assert (quiet.code_noise == 0).all() and quiet.window == data.at_step(7, sampling).window
-    assert data.batch(3).code_noise is None
-
-
 def test_the_truth_stands_on_the_background(data):
     sequence = data.sequences[1]
     index = len(data.sequences[0]) + 2

@@ -46,7 +46,7 @@ def true_session(wrong: FitData, knobs: Knobs, gauge: bool = True):
         avatar.prior.linear.weight[0, 0] = 1.0
     basis = torch.zeros(150, 3, avatar.prior.rank)
     basis[:, 1, 0] = -0.15 * (person.means[:, 1] < 0)
-    shares = avatar.shares(basis, torch.ones(150))
+    shares = avatar.shares(avatar.code_motion(basis, torch.ones(150)))
     still = torch.zeros_like(basis)
     avatar.field = lambda turns=None: ForwardField(basis, still, shares)
     corrections = Corrections(wrong, knobs.corrected, gauge=gauge)
@@ -59,7 +59,8 @@ def true_session(wrong: FitData, knobs: Knobs, gauge: bool = True):
         renderer=Renderer(avatar, Backend.cpu, 1.0, False),
         terms=Terms(weights),
         densifier=replace(
-            session.densifier, config=constant, graph=CanonicalGraph(avatar.means),
+            session.densifier, config=constant,
+            graph=CanonicalGraph(avatar.means, avatar.code_motion()),
             state=DensityState.blank(150, CPU),
         ),
         optimizer=build_optimizer(avatar, corrections, LEARN),

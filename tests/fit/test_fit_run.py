@@ -257,8 +257,6 @@ def test_region_weights_and_lpips_reach_the_terms(capture, tmp_path, monkeypatch
     weighted = settings(capture, out, "regions.mouth=2", "regions.eyes=3")
     weights = build_terms(weighted, inputs, torch.device("cpu")).pixel_weights
     assert (weights.mouth, weights.eyes) == (2, 3) and len(weights.regions.points) == 478
-    with pytest.raises(ConfigError, match="code_noise=-1"):
-        settings(capture, out, "code_noise=-1")
     with pytest.raises(ConfigError, match="regions.mouth=-1"):
         settings(capture, out, "regions.mouth=-1")
     monkeypatch.setattr("npga.core.lpips.find_spec", lambda name: None)

@@ -102,13 +102,35 @@ def test_large_and_needle_gaussians_are_penalised(data):
 def test_the_shares_of_the_laplacian_average_to_the_whole():
     torch.manual_seed(0)
     points, values = torch.rand(96, 3), torch.rand(96, 5)
-    graph = CanonicalGraph(points, 6)
+    graph = CanonicalGraph(points, torch.zeros(96, 3, 2), 6)
     shares = []
     for turn in range(SHARE):
         graph.turn = turn
         shares.append(graph.energy(values))
     torch.testing.assert_close(torch.stack(shares).mean(), laplacian_energy(values, graph.index))
     assert graph.energy(torch.ones(96, 2)) == 0
+
+
+def test_neighbours_are_those_that_no_code_takes_away():
+    """Two lips: rows of points a hair apart, of which one code moves the second down."""
+    along = torch.linspace(0, 1, 40)
+    lips = [torch.stack([along, torch.full_like(along, y), 0 * along], -1) for y in (0.0, -0.01)]
+    points, motion = torch.cat(lips), torch.zeros(80, 3, 4)
+    at_rest = CanonicalGraph(points, motion, 3).index
+    assert (at_rest[:40] == torch.arange(40, 80)[:, None]).any(1).all()
+    motion[40:, 1, 2] = -0.5
+    moving = CanonicalGraph(points, motion, 3).index
+    assert moving[:40].max() < 40 and moving[40:].min() >= 40
+    assert not (moving == torch.arange(80)[:, None]).any()
+    torch.testing.assert_close(CanonicalGraph(points, torch.zeros(80, 3, 4), 3).index, at_rest)
+
+
+def test_a_graph_without_motion_is_that_of_the_nearest():
+    torch.manual_seed(0)
+    points = torch.rand(60, 3)
+    index = CanonicalGraph(points, torch.zeros(60, 3, 2), 5).index
+    nearest = torch.cdist(points, points).fill_diagonal_(9).topk(5, largest=False).indices
+    assert torch.equal(index.sort(1).values, nearest.sort(1).values)
 
 
 def test_a_loss_that_is_not_finite_names_term_step_and_frame(data):

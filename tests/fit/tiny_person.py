@@ -120,7 +120,7 @@ def tiny_session(data: FitData, knobs: Knobs | None = None) -> Session:
     terms = Terms({name: getattr(TermWeights(), name) for name in TERMS})
     densify = DensifyConfig(start=5, every=knobs.every, stop=0.9, probe_frames=3)
     state = DensityState.blank(len(avatar), CPU)
-    graph = CanonicalGraph(avatar.means)
+    graph = CanonicalGraph(avatar.means, avatar.code_motion())
     return Session(
         avatar, corrections, data, Renderer(avatar, Backend.cpu, 1.0, True), terms,
         Densifier(densify, data, graph, 160, knobs.steps, 0, Backend.cpu, state),

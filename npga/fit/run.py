@@ -24,6 +24,7 @@ from npga.core.store import checksum, write_json
 from npga.fit.batch import FitData, Sampling
 from npga.fit.config import Corrected, FitConfig, RegionWeights
 from npga.fit.corrections import Corrections
+from npga.fit.debris import sweep
 from npga.fit.densify import Densifier, DensityState
 from npga.fit.drift import Drift, measure_drift, refined_track
 from npga.fit.drift_page import write_drift
@@ -184,7 +185,7 @@ def pixel_weights(weights: RegionWeights, model: HeadModel, track: Track) -> Pix
 
 
 def train(session: Session, config: FitConfig, folder: Path, start: int) -> None:
-    """Run the loop with its log, previews and saved states."""
+    """Run the loop with its log, previews and saved states, then sweep debris away."""
 
     def save(done: int) -> None:
         save_state(
@@ -207,6 +208,9 @@ def train(session: Session, config: FitConfig, folder: Path, start: int) -> None
         steps=config.steps,
         start=start,
     )
+    swept = sweep(session.avatar, session.optimizer, session.data)
+    if swept:
+        say(f"fit: {swept} Gaussians that hung in the air where few cameras look are gone.")
 
 
 def regions_of(terms: Terms, model: HeadModel, track: Track) -> FaceRegions:

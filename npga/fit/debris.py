@@ -10,6 +10,7 @@ shows them. Two kinds go:
 Letters: `n` Gaussians.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix
@@ -37,7 +38,7 @@ def clusters(points: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
     near = distance < LINK * distance.mean(1).median()
     rows = torch.arange(count, device=points.device)[:, None].expand_as(index)[near]
     ends = rows.cpu().numpy(), index[near].cpu().numpy()
-    ties = coo_matrix((near[near].cpu().numpy(), ends), shape=(count, count))
+    ties = coo_matrix((np.ones(len(rows)), ends), shape=(count, count))
     _, labels = connected_components(ties, directed=False)
     return torch.from_numpy(labels).long().to(points.device)
 
